@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* The PV console (hvc0): Xen's console ring (io/console.h) on one side, a log
+ * and any number of attached clients on the other.  Runs on the loop's thread.
+ * What the guest prints always goes to the log; a client that does not read
+ * loses output rather than stop the guest. */
+#ifndef XENOLITH_DEV_XEN_CONSOLE_H
+#define XENOLITH_DEV_XEN_CONSOLE_H
+
+#include "base/loop.h"
+#include "mem/guest_mem.h"
+#include "xen/hostport.h"
+
+struct xen_console;
+
+/* ring is the page shared with the guest; port is bound and stays the caller's;
+ * log_fd may be -1 and stays the caller's.  0 or -errno. */
+int xen_console_create(struct loop *loop, void *ring, struct xen_hostport *port,
+                       int log_fd, struct xen_console **out);
+void xen_console_free(struct xen_console *c);
+
+/* Output that came another way (console_io hypercall, shim messages). */
+void xen_console_write(struct xen_console *c, const void *data, size_t len);
+
+/* Attaches a client: output is written to out_fd, input read from in_fd (may be
+ * equal; both become the console's, non-blocking).  closed is called when the
+ * client has gone.  A new client first gets the last few KiB of output. */
+int xen_console_attach(struct xen_console *c, int in_fd, int out_fd,
+                       void (*closed)(void *arg), void *arg);
+
+/* Takes what the ring holds, now (before the guest is destroyed). */
+void xen_console_drain(struct xen_console *c);
+
+#endif

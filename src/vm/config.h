@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* What a guest is to be, after an xl.cfg file and key=value words of the command
+ * line have been read and judged: see xl.cfg(5). */
+#ifndef XENOLITH_VM_CONFIG_H
+#define XENOLITH_VM_CONFIG_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+enum vm_type { VM_TYPE_PV, VM_TYPE_PVH, VM_TYPE_HVM };
+
+/* on_poweroff, on_reboot, on_watchdog, on_crash, on_soft_reset */
+enum vm_action {
+    VM_ACTION_DESTROY, VM_ACTION_RESTART, VM_ACTION_RENAME_RESTART,
+    VM_ACTION_PRESERVE, VM_ACTION_COREDUMP_DESTROY, VM_ACTION_COREDUMP_RESTART,
+    VM_ACTION_SOFT_RESET,
+};
+
+/* Where the guest's kernel runs; see docs/design.md, "Rings". */
+enum vm_ring { VM_RING_AUTO, VM_RING_1, VM_RING_3 };
+
+enum vm_disk_format {
+    VM_DISK_FORMAT_RAW, VM_DISK_FORMAT_QCOW, VM_DISK_FORMAT_QCOW2,
+    VM_DISK_FORMAT_VHD, VM_DISK_FORMAT_QED, VM_DISK_FORMAT_EMPTY,
+};
+
+struct vm_disk {
+    char *target;               /* path, or driver-specific text; "" for an empty cdrom */
+    char *driver;               /* engine driver: "file" unless the line says otherwise ("null") */
+    char vdev[16];              /* xvda, hda1, sdb ... */
+    unsigned vdev_number;       /* the number blkif knows it by (Xen's vbd-interface) */
+    enum vm_disk_format format;
+    bool readonly;              /* access r */
+    bool shared_write;          /* access w! : no check whether others write */
+    bool cdrom;
+    bool discard;               /* discard / no-discard */
+    bool direct_io_safe;
+    char *script;               /* always NULL today: refused with a message */
+    unsigned line;              /* where it was given, for messages */
+};
+
+struct vm_config {
+    char *file;                 /* what was read, for messages; "command line" without a file */
+    char *name;
+    enum vm_type type;
+    char *kernel;
+    char *ramdisk;              /* NULL: none */
+    char *cmdline;              /* from cmdline, or root and extra; never NULL */
+    uint64_t memory_bytes;
+    uint64_t maxmem_bytes;      /* at least memory_bytes */
+    unsigned vcpus;             /* online at boot */
+    unsigned maxvcpus;          /* at least vcpus, at most VM_VCPUS_MAX */
+    uint8_t uuid[16];           /* given or made at random */
+    enum vm_action on_poweroff, on_reboot, on_watchdog, on_crash, on_soft_reset;
+    enum vm_ring ring;          /* Xenolith's own key */
+    unsigned max_queues;        /* Xenolith's own key: disk queues, 0: as many as vCPUs */
+    struct vm_disk *disks;
+    unsigned nr_disks;
+};
+
+#define VM_VCPUS_MAX 64
+#define VM_MEMORY_MIN_BYTES (32 * MIB)
+
+/* Reads file (NULL: none), then the nr_words "key=value" words, each of which is
+ * one more line of configuration that overrides the file.  Warnings go to
+ * stderr in xl's words.  On failure e names file, line and field and *out is
+ * untouched.  The caller frees *out with vm_config_free(). */
+int vm_config_read(const char *file, char *const words[], unsigned nr_words,
+                   struct vm_config **out, struct err *e);
+/* The same for text in memory; name stands in messages. */
+int vm_config_parse(const char *text, size_t len, const char *name,
+                    char *const words[], unsigned nr_words,
+                    struct vm_config **out, struct err *e);
+void vm_config_free(struct vm_config *c);
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* A running guest: configuration in, life cycle out.  One guest per process (a
+ * reboot makes a new one in the same process).  Every function is called from
+ * the thread that runs the loop; callbacks come on that thread too. */
+#ifndef XENOLITH_VM_GUEST_H
+#define XENOLITH_VM_GUEST_H
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "vm/config.h"
+
+struct vm_guest;
+struct xen_console;
+
+/* Why a guest stopped; numbers are SHUTDOWN_* of xen/sched.h. */
+enum vm_stop {
+    VM_STOP_POWEROFF = 0, VM_STOP_REBOOT = 1, VM_STOP_SUSPEND = 2,
+    VM_STOP_CRASH = 3, VM_STOP_WATCHDOG = 4, VM_STOP_SOFT_RESET = 5,
+    VM_STOP_FAILURE = 256,      /* the host's: text says what */
+};
+
+struct vm_guest_params {
+    const struct vm_config *config;     /* must outlive the guest */
+    unsigned domid;                     /* from the registry, at least 1 */
+    struct loop *loop;
+    const char *xenstore_socket;        /* path of the xenstore daemon's socket */
+    int console_log_fd;                 /* -1: no log; stays the caller's */
+    /* All vCPUs have stopped for good; text is for the operator, may be "". */
+    void (*stopped)(void *arg, enum vm_stop why, const char *text);
+    void *arg;
+};
+
+struct vm_guest_info {
+    bool running, blocked, paused, shutdown, crashed, dying;
+    enum vm_stop why;           /* while shutdown or crashed */
+    uint64_t memory_bytes;
+    unsigned vcpus_online, vcpus_max;
+    uint64_t cpu_time_ns;       /* of all vCPU threads */
+    uint64_t booted_ns;         /* CLOCK_MONOTONIC of vm_guest_start(), 0 before */
+    unsigned ring;              /* 1 or 3 */
+};
+
+/* Builds the guest, paused.  On failure e names file and field, nothing is left
+ * behind.  -errno. */
+int vm_guest_create(const struct vm_guest_params *p, struct vm_guest **out, struct err *e);
+/* Starts the vCPUs, or lets them go on after vm_guest_pause(). */
+void vm_guest_unpause(struct vm_guest *g);
+/* Returns when no vCPU runs guest code. */
+void vm_guest_pause(struct vm_guest *g);
+/* Asks the guest, through xenstore's control/shutdown: "poweroff", "reboot",
+ * "suspend" or "halt".  0 or -errno. */
+int vm_guest_ask(struct vm_guest *g, const char *request, struct err *e);
+/* Stops everything, releases everything; no callback is made any more. */
+void vm_guest_destroy(struct vm_guest *g);
+
+void vm_guest_info(const struct vm_guest *g, struct vm_guest_info *info);
+/* The guest's console (dev/xen_console.h), owned by the guest. */
+struct xen_console *vm_guest_console(struct vm_guest *g);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* One event channel between a PV guest and domain 0 (the host), as a record in
+ * memory that the shim and the host share.  Freestanding.
+ *
+ * Host to guest: the host sets `pending`; whoever turns it from 0 to 1 raises
+ * the link's interrupt, and the shim on the target vCPU turns it back to 0
+ * before it sets the port pending in the guest's own event state, which only
+ * the shim touches.  Guest to host: a doorbell, the guest's port number written
+ * to XEN_DOORBELL_IO_PORT, which KVM turns into the link's eventfd.
+ *
+ * Life: the host fills `port`, stores `request`, raises the interrupt; the shim
+ * judges the port, stores `state`.  Only the host writes the first line (but
+ * for the shim's clearing of `pending`), only the shim the second. */
+#ifndef XENOLITH_XEN_HOSTLINK_H
+#define XENOLITH_XEN_HOSTLINK_H
+
+#include "base/types.h"
+
+#define XEN_HOSTLINK_MAX     1024
+#define XEN_DOORBELL_IO_PORT 0x0520     /* 32-bit out: guest event channel port */
+
+enum xen_hostlink_request { XEN_HOSTLINK_NONE, XEN_HOSTLINK_BIND, XEN_HOSTLINK_UNBIND };
+enum xen_hostlink_state {
+    XEN_HOSTLINK_FREE,      /* never bound, or unbound */
+    XEN_HOSTLINK_BOUND,     /* port is interdomain with domain 0 */
+    XEN_HOSTLINK_REFUSED,   /* port was not unbound for domain 0 */
+    XEN_HOSTLINK_CLOSED,    /* the guest closed its end */
+};
+
+struct xen_hostlink {
+    cacheline_aligned uint32_t pending;
+    uint32_t request;       /* enum xen_hostlink_request */
+    uint32_t port;          /* the guest's port */
+    cacheline_aligned uint32_t state;   /* enum xen_hostlink_state */
+    uint32_t vcpu;          /* where the guest wants it */
+};
+
+#endif
