@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* A disk: what is the same for all of its queues and never changes while one is
+ * open (the cold state).  The hot state is per queue: queue.h. */
+#ifndef XENOLITH_BLK_DISK_H
+#define XENOLITH_BLK_DISK_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+/* The unit of every sector number, whatever the medium's own block size. */
+#define BLK_SECTOR_BYTES 512u
+#define BLK_SECTOR_SHIFT 9
+
+struct blk_disk;
+struct blk_driver;
+
+/* What is to be opened. */
+struct blk_spec {
+    const char *driver;     /* a name from blk_driver_table */
+    const char *path;       /* what the driver opens; NULL or "" where it needs none */
+    uint64_t size_bytes;    /* for drivers without a medium; others find it out */
+    bool readonly;
+    bool shared_write;      /* others may write too: the image is not claimed */
+    bool no_discard;        /* discard is refused even where the medium can do it */
+    bool no_direct;         /* go through the page cache even where O_DIRECT works */
+};
+
+/* What was opened. */
+struct blk_props {
+    uint64_t size_bytes;            /* a multiple of BLK_SECTOR_BYTES */
+    uint32_t physical_block_bytes;  /* power of two, at least BLK_SECTOR_BYTES */
+    uint32_t discard_granularity_bytes;
+    uint32_t discard_alignment_bytes;
+    bool readonly;
+    bool can_flush;
+    bool can_discard;
+    bool can_write_zeroes;
+    bool direct;                    /* bypasses the host's page cache */
+    bool block_device;              /* the medium is one (else a file, or nothing) */
+};
+
+/* Opens and, for a medium that others could open as well, claims it: a writer
+ * alone, or any number of readers.  On failure e says which file and why (for a
+ * claimed one, which process holds it, when that can be found).  0 or -errno
+ * (-EBUSY: claimed). */
+int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err *e);
+
+/* Every queue must have been closed. */
+void blk_disk_close(struct blk_disk *d);
+
+const struct blk_props *blk_disk_props(const struct blk_disk *d);
+const char *blk_disk_driver_name(const struct blk_disk *d);
+
+static inline uint64_t blk_props_nr_sectors(const struct blk_props *p)
+{
+    return p->size_bytes >> BLK_SECTOR_SHIFT;
+}
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/* What a driver provides and what it may rely on.  A new driver is one file with
+ * a struct blk_driver in it and one row in drivers.c.
+ *
+ * A filter (rate limit, delay, fault, overlay) is a driver too: its disk opens
+ * another disk, each of its queues opens a queue of that one, passing wake_fd
+ * down, and submit() forwards to it; nothing here needs to know.
+ *
+ * Ranges, alignment, read-only and unsupported operations have been judged by
+ * queue.c before a driver sees a request. */
+#ifndef XENOLITH_BLK_DRIVER_H
+#define XENOLITH_BLK_DRIVER_H
+
+#include "blk/disk.h"
+#include "blk/queue.h"
+
+struct blk_driver {
+    const char *name;
+    const char *summary;        /* one line, for lists of drivers */
+
+    /* Fills *props and *state.  0 or -errno with e set. */
+    int (*open)(const struct blk_spec *spec, struct blk_props *props, void **state,
+                struct err *e);
+    void (*close)(void *state);
+
+    /* On the owner's thread; q->disk_state is set, *queue_state is the driver's. */
+    int (*queue_open)(struct blk_queue *q, void **queue_state, struct err *e);
+    void (*queue_close)(struct blk_queue *q);
+
+    /* Takes the request; calls blk_req_done() for it exactly once, now or later. */
+    void (*submit)(struct blk_queue *q, struct blk_req *req);
+    void (*flush)(struct blk_queue *q);
+    /* Calls blk_req_done() for what has become ready. */
+    void (*poll)(struct blk_queue *q);
+    /* As blk_queue_wait(). */
+    bool (*wait)(struct blk_queue *q, int64_t timeout_ns);
+};
+
+/* Every driver there is, ended by NULL. */
+extern const struct blk_driver *const blk_driver_table[];
+const struct blk_driver *blk_driver_find(const char *name);
+
+struct blk_disk {
+    const struct blk_driver *driver;
+    void *state;
+    struct blk_props props;
+};
+
+struct blk_queue {
+    const struct blk_driver *driver;
+    const struct blk_disk *disk;
+    void *disk_state;
+    void *queue_state;
+    struct blk_queue_params params;
+    unsigned nr_inflight;
+    unsigned nr_iov_free;
+    struct blk_req *free;               /* last in, first out: few are touched */
+    struct blk_req *done_head, **done_tail;
+    struct blk_req *reqs;
+    struct iovec *iovs;                 /* the long vectors, max_iov each */
+    unsigned *iov_free;                 /* their free slots, a stack */
+    cacheline_aligned struct blk_stats stats;
+};
+
+/* For drivers: the request is over; result is 0 or -errno. */
+void blk_req_done(struct blk_queue *q, struct blk_req *req, int result);
+
+/* Waits for nothing but wake_fd: the wait() of drivers that complete in submit(). */
+bool blk_wait_fd(struct blk_queue *q, int64_t timeout_ns);
+
+/* The first bytes of an I/O vector are done: drops them from req's. */
+void blk_req_advance(struct blk_req *req, uint64_t bytes);
+/* Zeroes the whole of req's vector. */
+void blk_req_zero(struct blk_req *req);
+
+/* One more, seen by readers on other threads. */
+static inline void blk_stat_add(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+#endif

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+#include "blk/file_image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "blk/file_claim.h"
+
+#define PROBE_BYTES 4096u
+
+static int image_open_fd(const struct blk_spec *spec, struct stat *st, struct err *e)
+{
+    /* O_NONBLOCK: the path may name a FIFO, and opening must not wait for it */
+    int flags = (spec->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    const char *how = spec->readonly ? "reading" : "reading and writing";
+    int fd = open(spec->path, flags);
+
+    if (fd < 0)
+        return err_set(e, errno, "cannot be opened for %s: %s", how, strerror(errno));
+    if (fstat(fd, st))
+        goto fail;
+    if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
+        close(fd);
+        return err_set(e, EINVAL, "is %s: expected a raw image file or a block device",
+                       S_ISDIR(st->st_mode) ? "a directory" : "neither file nor block device");
+    }
+    if (S_ISBLK(st->st_mode) && !spec->readonly && !spec->shared_write) {
+        /* O_EXCL on a block device fails while the host itself uses it */
+        int exclusive = open(spec->path, flags | O_EXCL);
+
+        close(fd);
+        fd = exclusive;
+        if (fd < 0 && errno == EBUSY)
+            return err_set(e, EBUSY, "already in use by the host (mounted, or part of a volume)");
+        if (fd < 0)
+            return err_set(e, errno, "cannot be opened for %s: %s", how, strerror(errno));
+    }
+    /* io_uring gives -EAGAIN instead of waiting where O_NONBLOCK is set */
+    if (fcntl(fd, F_SETFL, spec->readonly ? O_RDONLY : O_RDWR))
+        goto fail;
+    return fd;
+fail:
+    err_set(e, errno, "%s", strerror(errno));
+    close(fd);
+    return -e->code;
+}
+
+/* A number the kernel shows about a block device; partitions have the queue's
+ * figures with their parent. */
+static uint64_t sysfs_u64(dev_t dev, const char *name)
+{
+    static const char *const format[] = {
+        "/sys/dev/block/%u:%u/%s", "/sys/dev/block/%u:%u/../%s",
+    };
+    unsigned long long v = 0;
+
+    for (unsigned i = 0; i < array_size(format); i++) {
+        char path[128];
+        FILE *f;
+        int n;
+
+        snprintf(path, sizeof(path), format[i], major(dev), minor(dev), name);
+        f = fopen(path, "re");
+        if (!f)
+            continue;
+        n = fscanf(f, "%llu", &v);
+        fclose(f);
+        return n == 1 ? v : 0;
+    }
+    return 0;
+}
+
+static int block_props(const struct stat *st, struct file_image *img, struct blk_props *props,
+                       bool *direct_possible, struct err *e)
+{
+    unsigned physical = 0;
+    int logical = 0;
+    uint64_t size;
+
+    if (ioctl(img->fd, BLKGETSIZE64, &size) || ioctl(img->fd, BLKSSZGET, &logical) ||
+        ioctl(img->fd, BLKPBSZGET, &physical))
+        return err_set(e, errno, "cannot be asked for its size: %s", strerror(errno));
+    props->size_bytes = align_down(size, (uint64_t)BLK_SECTOR_BYTES);
+    props->physical_block_bytes = max_of(physical, BLK_SECTOR_BYTES);
+    img->data_end_bytes = size;
+    /* A guest may address every 512-byte sector.  Where the medium cannot, the
+     * page cache joins them to whole blocks. */
+    *direct_possible = logical <= (int)BLK_SECTOR_BYTES;
+    /* What discard does here is FALLOC_FL_PUNCH_HOLE: zero with unmapping, no
+     * fallback to writing (block/fops.c).  It runs through io_uring, as BLKDISCARD
+     * does not, and reads back zeroes. */
+    props->can_discard = sysfs_u64(st->st_rdev, "queue/discard_max_bytes") > 0 &&
+                         sysfs_u64(st->st_rdev, "queue/write_zeroes_max_bytes") > 0 &&
+                         logical <= (int)BLK_SECTOR_BYTES;
+    props->discard_granularity_bytes =
+        (uint32_t)max_of(sysfs_u64(st->st_rdev, "queue/discard_granularity"),
+                         (uint64_t)BLK_SECTOR_BYTES);
+    props->discard_alignment_bytes = (uint32_t)sysfs_u64(st->st_rdev, "discard_alignment");
+    props->can_write_zeroes = logical <= (int)BLK_SECTOR_BYTES;
+    return 0;
+}
+
+static void regular_props(const struct stat *st, struct file_image *img, struct blk_props *props)
+{
+    uint64_t size = (uint64_t)st->st_size;
+    uint32_t block = (uint32_t)st->st_blksize;
+
+    /* a last sector that the file fills in part only is one of the disk's */
+    props->size_bytes = align_up(size, (uint64_t)BLK_SECTOR_BYTES);
+    img->data_end_bytes = size;
+    /* blkif.h: the size must be a multiple of the physical block */
+    props->physical_block_bytes = block >= BLK_SECTOR_BYTES && block <= 65536 &&
+                                  !(block & (block - 1)) && !(props->size_bytes % block)
+                                  ? block : BLK_SECTOR_BYTES;
+    props->discard_granularity_bytes = props->physical_block_bytes;
+    /* A hole beyond the end changes nothing, and fails where holes cannot be made. */
+    props->can_discard = !props->readonly &&
+        !fallocate(img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                   (off_t)align_up(size, PAGE_SIZE), (off_t)PAGE_SIZE);
+    props->can_write_zeroes = props->can_discard;
+}
+
+/* Turns O_DIRECT on if single sectors can be read at every sector's offset and
+ * into memory aligned no better than a sector, which is what blkif allows. */
+static bool direct_enable(int fd, bool readonly)
+{
+    int flags = readonly ? O_RDONLY : O_RDWR;
+    char *buf;
+    ssize_t n;
+
+    if (fcntl(fd, F_SETFL, flags | O_DIRECT))
+        return false;
+    buf = aligned_alloc(PROBE_BYTES, PROBE_BYTES);
+    n = buf ? pread(fd, buf + BLK_SECTOR_BYTES, BLK_SECTOR_BYTES, 0) : -1;
+    free(buf);
+    if (n >= 0)
+        return true;
+    fcntl(fd, F_SETFL, flags);
+    return false;
+}
+
+static int image_open(const struct blk_spec *spec, struct file_image *img,
+                      struct blk_props *props, struct err *e)
+{
+    bool direct_possible = true;
+    struct statfs fs;
+    struct stat st;
+    int rc;
+
+    *img = (struct file_image){ 0 };
+    *props = (struct blk_props){ .readonly = spec->readonly, .can_flush = true };
+    img->fd = image_open_fd(spec, &st, e);
+    if (img->fd < 0)
+        return img->fd;
+    rc = file_claim(img->fd, spec->readonly, spec->shared_write, e);
+    if (rc)
+        goto fail;
+    img->block_device = S_ISBLK(st.st_mode);
+    if (img->block_device) {
+        rc = block_props(&st, img, props, &direct_possible, e);
+        if (rc)
+            goto fail;
+    } else {
+        regular_props(&st, img, props);
+        img->in_memory = !fstatfs(img->fd, &fs) &&
+                         (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+    }
+    if (!props->size_bytes) {
+        rc = err_set(e, EINVAL, "is empty: expected at least one sector of %u bytes",
+                     BLK_SECTOR_BYTES);
+        goto fail;
+    }
+    if (spec->no_discard || spec->readonly)
+        props->can_discard = false;
+    if (spec->readonly)
+        props->can_write_zeroes = false;
+    img->direct = direct_possible && !spec->no_direct && !img->in_memory &&
+                  direct_enable(img->fd, spec->readonly);
+    props->direct = img->direct;
+    props->block_device = img->block_device;
+    return 0;
+fail:
+    close(img->fd);
+    return rc;
+}
+
+int file_image_open(const struct blk_spec *spec, struct file_image *img,
+                    struct blk_props *props, struct err *e)
+{
+    int rc;
+
+    if (!spec->path || !spec->path[0]) {
+        err_at(e, NULL, 0, "target");
+        return err_set(e, EINVAL, "a file disk needs the path of an image or block device");
+    }
+    rc = image_open(spec, img, props, e);
+    if (rc)
+        err_at(e, spec->path, 0, NULL);
+    return rc;
+}
+
+void file_image_close(struct file_image *img)
+{
+    close(img->fd);
+}
