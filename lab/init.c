@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: MIT */
+/* The first program of the lab (L1): a static binary, alone in an initramfs with
+ * the modules it loads and its orders (cmd/lab_wire.h).
+ *
+ * It puts together a root from the host's own files: the host's / over 9p, never
+ * written, under an overlay that takes all writes in memory, and the shared
+ * folders, written through, on top.  Then it runs COMMAND there and carries its
+ * input and output.
+ *
+ * Processes: this one carries data in relay_run() and never blocks while COMMAND
+ * lives; a child beats the heartbeat, so that a file system that hangs or a
+ * sync that takes long is not mistaken for a dead kernel; a second child becomes
+ * COMMAND. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+/* How long the ports may take to appear once their driver is loaded. */
+#define PORT_WAIT_MS 10000
+/* A host's file name is at most this long. */
+#define PATH_BYTES 4096
+
+struct orders {
+    char *text;             /* the file, fields NUL-terminated in place */
+    size_t text_bytes;
+    char **command;         /* NULL-terminated, points into text */
+    char **environment;     /* likewise */
+    const char *cwd;
+    const char *shares[LAB_MAX_SHARES];
+    unsigned nr_shares;
+};
+
+/* Nothing can be told to the host before the data port is open; the console can
+ * always be read. */
+struct lab {
+    struct relay relay;
+    struct orders orders;
+};
+
+static void power_off(void)
+{
+    sync();
+    reboot(RB_POWER_OFF);
+    for (;;)
+        pause();
+}
+
+/* Says on the data port (or, before there is one, on the console) why the lab
+ * cannot work, and ends it. */
+static void give_up(struct lab *lab, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3), noreturn));
+
+static void give_up(struct lab *lab, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "lab: %s\n", text);
+    if (lab->relay.data_fd >= 0)
+        relay_send_last(&lab->relay, LAB_FRAME_TROUBLE, text, strlen(text));
+    power_off();
+    _exit(1);
+}
+
+/* ---- orders ---- */
+
+static const char *field_value(const char *field, const char *key)
+{
+    size_t n = strlen(key);
+
+    return strncmp(field, key, n) == 0 && field[n] == '=' ? field + n + 1 : NULL;
+}
+
+static void orders_read(struct lab *lab)
+{
+    struct orders *o = &lab->orders;
+    unsigned nr_args = 0, nr_env = 0;
+    struct stat st;
+    char *p;
+    int fd = open(LAB_ORDERS_PATH, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        give_up(lab, "%s: %s", LAB_ORDERS_PATH, strerror(errno));
+    o->text_bytes = st.st_size;
+    o->text = malloc(o->text_bytes + 1);
+    /* no list is longer than the text */
+    o->command = calloc(o->text_bytes + 1, sizeof(char *));
+    o->environment = calloc(o->text_bytes + 1, sizeof(char *));
+    if (!o->text || !o->command || !o->environment)
+        give_up(lab, "orders: %s", strerror(ENOMEM));
+    if (read(fd, o->text, o->text_bytes) != (ssize_t)o->text_bytes)
+        give_up(lab, "%s: cannot be read whole", LAB_ORDERS_PATH);
+    o->text[o->text_bytes] = '\0';
+    close(fd);
+
+    for (p = o->text; p < o->text + o->text_bytes; p += strlen(p) + 1) {
+        char *value;
+
+        if ((value = (char *)field_value(p, "arg")))
+            o->command[nr_args++] = value;
+        else if ((value = (char *)field_value(p, "env")))
+            o->environment[nr_env++] = value;
+        else if ((value = (char *)field_value(p, "cwd")))
+            o->cwd = value;
+        else if ((value = (char *)field_value(p, "share")) &&
+                 o->nr_shares < LAB_MAX_SHARES)
+            o->shares[o->nr_shares++] = value;
+    }
+    if (nr_args == 0 || !o->cwd)
+        give_up(lab, "%s: no command or no folder to run it in", LAB_ORDERS_PATH);
+}
+
+/* ---- modules and ports ---- */
+
+static void module_load(struct lab *lab, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        give_up(lab, "module %s: %s", path, strerror(errno));
+    if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)
+        give_up(lab, "module %s: %s", path, strerror(errno));
+    close(fd);
+}
+
+static void modules_load(struct lab *lab)
+{
+    struct orders *o = &lab->orders;
+    const char *p, *path;
+
+    for (p = o->text; p < o->text + o->text_bytes; p += strlen(p) + 1) {
+        path = field_value(p, "module");
+        if (path)
+            module_load(lab, path);
+    }
+}
+
+/* Opens the port with this name; -1 while there is none. */
+static int port_try_open(const char *name)
+{
+    DIR *d = opendir("/sys/class/virtio-ports");
+    struct dirent *e;
+    int found = -1;
+
+    if (!d)
+        return -1;
+    while (found < 0 && (e = readdir(d))) {
+        char path[PATH_BYTES], text[128] = "";
+        int fd;
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/name", e->d_name);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        n = read(fd, text, sizeof(text) - 1);
+        close(fd);
+        if (n <= 0)
+            continue;
+        text[strcspn(text, "\n")] = '\0';
+        if (strcmp(text, name) != 0)
+            continue;
+        snprintf(path, sizeof(path), "/dev/%s", e->d_name);
+        found = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    }
+    closedir(d);
+    return found;
+}
+
+static int port_open(struct lab *lab, const char *name)
+{
+    unsigned waited_ms;
+
+    for (waited_ms = 0; waited_ms < PORT_WAIT_MS; waited_ms += 2) {
+        int fd = port_try_open(name);
+
+        if (fd >= 0)
+            return fd;
+        usleep(2000);
+    }
+    give_up(lab, "port %s did not appear", name);
+}
+
+/* ---- the heartbeat ---- */
+
+static void heartbeat_start(struct lab *lab)
+{
+    const struct lab_frame beat = { .type = LAB_FRAME_BEAT };
+    pid_t pid = fork();
+
+    if (pid < 0)
+        give_up(lab, "heartbeat: %s", strerror(errno));
+    if (pid > 0)
+        return;
+    for (;;) {
+        /* A full port means that the host is not reading, so a lost beat is no
+         * loss; the port takes a small frame whole or not at all. */
+        if (write(lab->relay.control_fd, &beat, sizeof(beat)) < 0 && errno != EAGAIN)
+            _exit(1);
+        sleep(1);
+    }
+}
+
+/* ---- the root ---- */
+
+/* mkdir -p; what is there already may be anything. */
+static int make_path(const char *path)
+{
+    char part[PATH_BYTES];
+    char *p;
+
+    if (snprintf(part, sizeof(part), "%s", path) >= (int)sizeof(part))
+        return -ENAMETOOLONG;
+    for (p = part + 1;; p++) {
+        char c = *p;
+
+        if (c != '/' && c != '\0')
+            continue;
+        *p = '\0';
+        if (mkdir(part, 0755) < 0 && errno != EEXIST)
+            return -errno;
+        *p = c;
+        if (c == '\0')
+            return 0;
+    }
+}
+
+static void must_mount(struct lab *lab, const char *source, const char *target,
+                       const char *type, unsigned long flags, const char *options)
+{
+    int r = make_path(target);
+
+    if (r < 0)
+        give_up(lab, "cannot make the folder %s: %s", target, strerror(-r));
+    if (mount(source, target, type, flags, options) < 0)
+        give_up(lab, "cannot mount %s on %s: %s", source, target, strerror(errno));
+}
+
+/* The host may change its files while the lab runs, but nobody expects a lab of
+ * some seconds to follow changes outside the shared folders: cache=loose there.
+ * A shared folder is read and written by both sides: cache=mmap keeps nothing but
+ * what programs have mapped, and every write is with the host when it returns. */
+#define OPTIONS_9P "trans=virtio,version=9p2000.L,msize=524288,"
+
+static void root_assemble(struct lab *lab)
+{
+    const struct orders *o = &lab->orders;
+    unsigned i;
+
+    must_mount(lab, LAB_ROOT_TAG, "/lower", "9p", MS_RDONLY, OPTIONS_9P "cache=loose");
+    must_mount(lab, "overlay", "/writes", "tmpfs", 0, "size=100%");
+    if (mkdir("/writes/upper", 0755) < 0 || mkdir("/writes/work", 0755) < 0)
+        give_up(lab, "overlay: %s", strerror(errno));
+    must_mount(lab, "overlay", "/root", "overlay", 0,
+               "lowerdir=/lower,upperdir=/writes/upper,workdir=/writes/work");
+    must_mount(lab, "/proc", "/root/proc", NULL, MS_MOVE, NULL);
+    must_mount(lab, "/sys", "/root/sys", NULL, MS_MOVE, NULL);
+    must_mount(lab, "/dev", "/root/dev", NULL, MS_MOVE, NULL);
+    must_mount(lab, "devpts", "/root/dev/pts", "devpts", 0, "mode=620,ptmxmode=666");
+    must_mount(lab, "shm", "/root/dev/shm", "tmpfs", 0, "mode=1777,size=100%");
+    must_mount(lab, "tmp", "/root/tmp", "tmpfs", 0, "mode=1777,size=100%");
+    must_mount(lab, "run", "/root/run", "tmpfs", 0, "mode=755,size=100%");
+    must_mount(lab, "debug", "/root/sys/kernel/debug", "debugfs", 0, NULL);
+    for (i = 0; i < o->nr_shares; i++) {
+        char tag[32], target[PATH_BYTES];
+
+        snprintf(tag, sizeof(tag), "%s%u", LAB_SHARE_TAG_PREFIX, i);
+        snprintf(target, sizeof(target), "/root%s", o->shares[i]);
+        must_mount(lab, tag, target, "9p", 0, OPTIONS_9P "cache=mmap");
+    }
+    if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
+        give_up(lab, "cannot enter the new root: %s", strerror(errno));
+}
+
+static void network_up(struct lab *lab)
+{
+    struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
+        give_up(lab, "loopback interface: %s", strerror(errno));
+    close(fd);
+    if (sethostname("lab", 3) < 0)
+        give_up(lab, "host name: %s", strerror(errno));
+}
+
+/* ---- COMMAND ---- */
+
+static const char *environment_get(char *const *environment, const char *name)
+{
+    for (; *environment; environment++) {
+        const char *value = field_value(*environment, name);
+
+        if (value)
+            return value;
+    }
+    return NULL;
+}
+
+/* Whatever runs out of memory in here, it is not to be init: without it the lab
+ * looks as if its kernel had died. */
+static void oom_score_set(const char *score)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    if (write(fd, score, strlen(score)) < 0)
+        fprintf(stderr, "lab: oom_score_adj: %s\n", strerror(errno));
+    close(fd);
+}
+
+static void command_exec(const struct orders *o, const int stdio[3])
+{
+    const char *path = environment_get(o->environment, "PATH");
+    sigset_t none;
+    int i;
+
+    for (i = 0; i < 3; i++)
+        if (dup2(stdio[i], i) < 0)
+            _exit(126);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    oom_score_set("0");
+    setsid();
+    if (chdir(o->cwd) < 0) {
+        fprintf(stderr, "lab: %s: %s\n", o->cwd, strerror(errno));
+        _exit(126);
+    }
+    /* execvpe() searches the PATH of the caller */
+    setenv("PATH", path ? path : "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+    execvpe(o->command[0], o->command, o->environment);
+    i = errno == ENOENT ? 127 : 126;
+    fprintf(stderr, "lab: %s: %s\n", o->command[0], strerror(errno));
+    _exit(i);
+}
+
+static void command_start(struct lab *lab)
+{
+    int in[2], out[2], errs[2];
+
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(errs, O_CLOEXEC) < 0)
+        give_up(lab, "pipes: %s", strerror(errno));
+    relay_send(&lab->relay, LAB_FRAME_READY, NULL, 0);
+    lab->relay.command_pid = fork();
+    if (lab->relay.command_pid < 0)
+        give_up(lab, "fork: %s", strerror(errno));
+    if (lab->relay.command_pid == 0)
+        command_exec(&lab->orders, (int[3]){ in[0], out[1], errs[1] });
+    close(in[0]);
+    close(out[1]);
+    close(errs[1]);
+    relay_attach(&lab->relay, in[1], out[0], errs[0]);
+}
+
+int main(void)
+{
+    struct lab lab = { 0 };
+    unsigned i;
+    int console;
+
+    relay_init(&lab.relay);
+    /* the archive holds /dev/console, which the kernel opened for us */
+    must_mount(&lab, "proc", "/proc", "proc", 0, NULL);
+    must_mount(&lab, "sys", "/sys", "sysfs", 0, NULL);
+    must_mount(&lab, "dev", "/dev", "devtmpfs", 0, NULL);
+    console = open("/dev/console", O_RDWR | O_CLOEXEC);
+    for (i = 0; i < 3 && console >= 0; i++)
+        dup2(console, i);
+    orders_read(&lab);
+    oom_score_set("-1000");
+    modules_load(&lab);
+    lab.relay.control_fd = port_open(&lab, LAB_PORT_CONTROL);
+    lab.relay.data_fd = port_open(&lab, LAB_PORT_DATA);
+    heartbeat_start(&lab);
+    root_assemble(&lab);
+    network_up(&lab);
+    command_start(&lab);
+    relay_run(&lab.relay);
+
+    /* What programs had mapped of a shared folder goes to the host before the
+     * host learns that all is done, for then it ends QEMU. */
+    sync();
+    for (i = lab.orders.nr_shares; i-- > 0;)
+        umount2(lab.orders.shares[i], MNT_DETACH);
+    sync();
+    relay_send_end(&lab.relay);
+    power_off();
+    return 0;
+}
