@@ -131,6 +131,16 @@ static void add_mmio(struct text *t, const struct kvm_run *run)
     }
 }
 
+/* SVM leaves a vCPU's state undefined after a triple fault, so KVM resets it. */
+static bool is_reset(struct kvm_vcpu *v)
+{
+    struct kvm_regs r;
+    struct kvm_sregs s;
+
+    return kvm_vcpu_get_regs(v, &r) == 0 && kvm_vcpu_get_sregs(v, &s) == 0 &&
+           r.rip == 0xfff0 && s.cs.base == 0xffff0000;
+}
+
 void kvm_vcpu_describe_failure(struct kvm_vcpu *v, int run_errno, char *buf, size_t size)
 {
     const struct kvm_run *run = v->run;
@@ -143,7 +153,8 @@ void kvm_vcpu_describe_failure(struct kvm_vcpu *v, int run_errno, char *buf, siz
     } else {
         switch (run->exit_reason) {
         case KVM_EXIT_SHUTDOWN:
-            add(&t, "triple fault");
+            add(&t, "triple fault%s",
+                is_reset(v) ? "; this processor keeps no registers of it, these are reset" : "");
             break;
         case KVM_EXIT_INTERNAL_ERROR:
             add_internal_error(&t, run);
