@@ -39,7 +39,8 @@ struct evtchn_ops {
     void (*host_send)(void *ctx, uint32_t port, uint32_t link);
     /* The guest closed or reset its end; the link is free. */
     void (*host_closed)(void *ctx, uint32_t port, uint32_t link);
-    /* The guest wants the port's events on vcpu (EVTCHNOP_bind_vcpu). */
+    /* The guest wants the port's events on vcpu: when the host connects, and at
+     * every EVTCHNOP_bind_vcpu. */
     void (*host_moved)(void *ctx, uint32_t port, uint32_t link, unsigned vcpu);
     /* The guest's page gfn, writable, for FIFO control blocks and event words; NULL
      * when there is no such page.  Needed only with fifo_allowed. */
@@ -61,23 +62,28 @@ struct evtchn_port {
 
 /* How an ABI keeps the "pending" and "masked" state in guest memory: 2-level
  * (evtchn_2l.c) or FIFO (evtchn_fifo.c).  The current one is d->port_ops, changed
- * under d->lock and read with acquire by senders.  All of them take a port that
- * has a struct evtchn_port, none of them trusts what the guest wrote. */
+ * under d->lock and read with acquire by senders, so an op may run a little after
+ * its ABI was given up: each checks the port against what it keeps.  Every port
+ * passed has a struct evtchn_port; nothing the guest wrote is trusted. */
 struct evtchn_port_ops {
     unsigned nr_ports;      /* port numbers the ABI can express */
-    /* The port was given away: reset what the ABI keeps.  d->lock held. */
+    /* The port was given away: reset what the ABI keeps.  d->lock held.  May be NULL. */
     void (*init)(struct evtchn_domain *d, uint32_t port);
-    /* Marks pending, tells the notified vCPU if not masked, wakes its pollers. */
+    /* Marks pending, tells the notified vCPU if not masked, wakes pollers.  Called
+     * without d->lock. */
     void (*set_pending)(struct evtchn_domain *d, uint32_t port);
+    /* d->lock held. */
     void (*clear_pending)(struct evtchn_domain *d, uint32_t port);
-    /* EVTCHNOP_unmask, and redelivery to a vCPU the port was moved to. */
+    /* Clears the mask; tells the notified vCPU if pending.  Without d->lock. */
     void (*unmask)(struct evtchn_domain *d, uint32_t port);
+    /* The port moved to another vCPU: tell that one if pending and not masked.
+     * Without d->lock.  NULL: the old vCPU delivers what it was told. */
     void (*redeliver)(struct evtchn_domain *d, uint32_t port);
     bool (*is_pending)(const struct evtchn_domain *d, uint32_t port);
     bool (*is_masked)(const struct evtchn_domain *d, uint32_t port);
-    /* The guest still has the freed port on a list: do not reuse it yet. */
+    /* The guest still has the freed port on a list: do not reuse it yet.  NULL: never. */
     bool (*is_busy)(const struct evtchn_domain *d, uint32_t port);
-    /* NULL: the ABI knows no priorities. */
+    /* 0 or -EINVAL.  NULL: the ABI knows no priorities, -ENOSYS. */
     int (*set_priority)(struct evtchn_domain *d, uint32_t port, uint32_t priority);
 };
 
@@ -182,7 +188,8 @@ int evtchn_host_unbind(struct evtchn_domain *d, uint32_t port, uint32_t link);
 int evtchn_host_event(struct evtchn_domain *d, uint32_t port);
 
 /* Raises a virtual interrupt: a per-vCPU one on vcpu, a global one wherever the
- * guest bound it.  Nothing happens when it is not bound.  Takes no lock. */
+ * guest bound it (vcpu is not looked at).  Nothing happens when it is not bound.
+ * virq < NR_VIRQS, vcpu < nr_vcpus.  Takes no lock. */
 void evtchn_virq_raise(struct evtchn_domain *d, unsigned vcpu, unsigned virq);
 
 /* 1 pending, 0 not, -EINVAL no such port. */

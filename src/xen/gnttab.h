@@ -5,8 +5,8 @@
  * The table is version 1, as on a Xen host with gnttab=max-ver:1.  Its frames are
  * one contiguous array that the surroundings provide for the largest table
  * allowed; how many of them the guest has asked for is a word that the host can
- * see too.  The domain is unprivileged and no other domain has granted it
- * anything.
+ * see too.  The domain is unprivileged, no other domain grants it anything, and
+ * its grants to itself are not honoured: gnttab.c, "granter".
  *
  * Specification: <xen/grant_table.h>, and Xen 4.17's answers. */
 #ifndef XENOLITH_XEN_GNTTAB_H
@@ -37,49 +37,55 @@ void gnttab_init(struct gnttab *t, struct grant_entry_v1 *entries, uint64_t firs
  * GNTTAB_RESERVED_XENSTORE) before the guest runs, as toolstacks do. */
 void gnttab_seed(struct gnttab *t, grant_ref_t ref, domid_t to, uint32_t frame);
 
-/* HYPERVISOR_grant_table_op for the commands with one fixed argument.  op is the
- * caller's copy; its status and results are filled.  The return value is that of
- * the hypercall: 0, or -errno; set_version's and get_version's op is to be copied
- * back as the functions say.
- *
- * setup_table: afterwards, if status is GNTST_okay, the caller writes nr_frames
- * frame numbers, gnttab_frame_mfn(t, 0...), to op->frame_list, and on a fault
- * there makes the status GNTST_bad_virt_addr. */
-int gnttab_setup_table(struct gnttab *t, struct gnttab_setup_table *op);
-int gnttab_query_size(struct gnttab *t, struct gnttab_query_size *op);
-/* -ESRCH, -EPERM: op->dom is not this domain. */
-int gnttab_get_version(struct gnttab *t, struct gnttab_get_version *op);
-/* op->version becomes the version in force; copy back on -ENOSYS too.  -EINVAL:
- * neither 1 nor 2. */
-int gnttab_set_version(struct gnttab *t, struct gnttab_set_version *op);
-/* Version 2's; always refused in the status. */
-int gnttab_get_status_frames(struct gnttab *t, struct gnttab_get_status_frames *op);
-
 /* Machine frame of the index-th page of the table, index < nr_frames_max. */
 static inline uint64_t gnttab_frame_mfn(const struct gnttab *t, uint32_t index)
 {
     return t->first_mfn + index;
 }
 
-/* The commands with an array of elements: judges one element and fills its
- * status.  0: go on with the next element; -errno: the hypercall ends with it. */
+/* HYPERVISOR_grant_table_op(cmd, args, count): op is the caller's copy of one
+ * element; its status and results are filled.  0: go on with the next element;
+ * -errno: the hypercall ends with it.  Most faults are in the status only.
+ *
+ * setup_table: when status is GNTST_okay, the caller then writes nr_frames frame
+ * numbers, gnttab_frame_mfn(t, 0...), to op->frame_list, and on a fault there makes
+ * the status GNTST_bad_virt_addr. */
+int gnttab_setup_table(struct gnttab *t, struct gnttab_setup_table *op);
+int gnttab_query_size(struct gnttab *t, struct gnttab_query_size *op);
+/* -ESRCH, -EPERM: op->dom is not this domain. */
+int gnttab_get_version(struct gnttab *t, struct gnttab_get_version *op);
+/* op->version becomes the version in force.  -EINVAL: neither 1 nor 2; -ENOSYS: 2. */
+int gnttab_set_version(struct gnttab *t, struct gnttab_set_version *op);
+/* Version 2's: there are none. */
+int gnttab_get_status_frames(struct gnttab *t, struct gnttab_get_status_frames *op);
+/* Exchanges two entries of the own table; GNTST_eagain while one is in use. */
+int gnttab_swap_grant_ref(struct gnttab *t, struct gnttab_swap_grant_ref *op);
+/* -EINVAL, -EOPNOTSUPP; never in a status. */
+int gnttab_cache_flush(struct gnttab *t, struct gnttab_cache_flush *op);
+/* Use of others' grants, of which there are none. */
 int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op);
 int gnttab_unmap_grant_ref(struct gnttab *t, struct gnttab_unmap_grant_ref *op);
 int gnttab_unmap_and_replace(struct gnttab *t, struct gnttab_unmap_and_replace *op);
 int gnttab_transfer(struct gnttab *t, struct gnttab_transfer *op);
 int gnttab_copy(struct gnttab *t, struct gnttab_copy *op);
-int gnttab_swap_grant_ref(struct gnttab *t, struct gnttab_swap_grant_ref *op);
-int gnttab_cache_flush(struct gnttab *t, struct gnttab_cache_flush *op);
 
-/* Size of one element (or the single argument) of cmd, 0 for a command that Xen
- * does not know (-ENOSYS); nr_max is 1 for the commands that take exactly one. */
+/* How to treat a command: for each element, copy arg_bytes in, gnttab_op_call(),
+ * and with copy_back the same bytes out whatever it returned; -EFAULT when a copy
+ * fails.  A count above INT_MAX is -EINVAL. */
+enum gnttab_count {
+    GNTTAB_COUNT_ARRAY,     /* that many elements */
+    GNTTAB_COUNT_ONE,       /* anything but 1 is -EINVAL */
+    GNTTAB_COUNT_UNUSED,    /* one element, count is not looked at */
+};
+#define GNTTAB_OP_ARG_BYTES_MAX 40
 struct gnttab_op_shape {
     uint8_t arg_bytes;
-    bool single;        /* count must be 1, else -EINVAL */
+    bool copy_back;
+    enum gnttab_count count;
 };
+/* NULL: no such command, -ENOSYS. */
 const struct gnttab_op_shape *gnttab_op_shape(unsigned cmd);
-#define GNTTAB_OP_ARG_BYTES_MAX 40
-/* Runs one element, arg 8-byte aligned.  The caller does setup_table's list. */
+/* arg is 8-byte aligned and holds the shape's arg_bytes. */
 int gnttab_op_call(struct gnttab *t, unsigned cmd, void *arg);
 
 #endif
