@@ -25,17 +25,23 @@ enum vm_disk_format {
 };
 
 struct vm_disk {
-    char *target;               /* path, or driver-specific text; "" for an empty cdrom */
+    char *target;               /* absolute path, or what the driver makes of it; never NULL */
     char *driver;               /* engine driver: "file" unless the line says otherwise ("null") */
+    uint64_t size_bytes;        /* size=, for drivers that have none of their own; else 0 */
     char vdev[16];              /* xvda, hda1, sdb ... */
     unsigned vdev_number;       /* the number blkif knows it by (Xen's vbd-interface) */
     enum vm_disk_format format;
     bool readonly;              /* access r */
     bool shared_write;          /* access w! : no check whether others write */
     bool cdrom;
-    bool discard;               /* discard / no-discard */
+    bool discard;               /* offer it: unless no-discard or read-only */
     bool direct_io_safe;
-    char *script;               /* always NULL today: refused with a message */
+    /* Asked for by some lines, but refused today: these stay NULL and false. */
+    char *script;               /* script= or its deprecated prefixes */
+    char *backend;              /* backend domain */
+    bool virtio;                /* specification=virtio */
+    bool colo;
+    bool untrusted;             /* accepted with a warning */
     unsigned line;              /* where it was given, for messages */
 };
 
@@ -59,9 +65,12 @@ struct vm_config {
 };
 
 #define VM_VCPUS_MAX 64
+#define VM_DISKS_MAX 128
+#define VM_NAME_MAX_BYTES 64
 #define VM_MEMORY_MIN_BYTES (32 * MIB)
+#define VM_MEMORY_MAX_BYTES (16 * 1024 * GIB)   /* what 64-bit Xen gives a guest at most */
 
-/* Reads file (NULL: none), then the nr_words "key=value" words, each of which is
+/* Reads file ("-": standard input; NULL: none), then the nr_words "key=value" words, each of which is
  * one more line of configuration that overrides the file.  Warnings go to
  * stderr in xl's words.  On failure e names file, line and field and *out is
  * untouched.  The caller frees *out with vm_config_free(). */

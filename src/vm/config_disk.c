@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* Which of the disks that can be written down Xenolith can serve. */
+#include "vm/config_disk.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vm/disk_spec.h"
+#include "vm/xlcfg_get.h"
+
+static const char *format_name(enum vm_disk_format format)
+{
+    static const char *const names[] = {
+        [VM_DISK_FORMAT_RAW] = "raw", [VM_DISK_FORMAT_QCOW] = "qcow",
+        [VM_DISK_FORMAT_QCOW2] = "qcow2", [VM_DISK_FORMAT_VHD] = "vhd",
+        [VM_DISK_FORMAT_QED] = "qed", [VM_DISK_FORMAT_EMPTY] = "empty",
+    };
+
+    return names[format];
+}
+
+static int refuse_what_is_missing(const struct vm_disk *d, struct err *e)
+{
+    if (d->script)
+        return err_set(e, EOPNOTSUPP, "%s: script=%.64s is not supported: block scripts are run by"
+                       " Xen's dom0 only", d->vdev, d->script);
+    if (d->backend && strcmp(d->backend, "0") && strcmp(d->backend, "Domain-0"))
+        return err_set(e, EOPNOTSUPP, "%s: backend=%.64s is not supported: Xenolith serves every"
+                       " disk itself", d->vdev, d->backend);
+    if (d->virtio)
+        return err_set(e, EOPNOTSUPP, "%s: specification=virtio is not supported yet", d->vdev);
+    if (d->colo)
+        return err_set(e, EOPNOTSUPP, "%s: COLO is not supported", d->vdev);
+    if (d->format != VM_DISK_FORMAT_RAW && d->format != VM_DISK_FORMAT_EMPTY)
+        return err_set(e, EOPNOTSUPP, "%s: format=%s is not supported yet, only raw:"
+                       " `qemu-img convert -O raw' makes one", d->vdev, format_name(d->format));
+    return 0;
+}
+
+/* xl-disk-configuration(5): a path that does not start with / is below /dev. */
+static int make_absolute(struct vm_disk *d, struct err *e)
+{
+    char *path;
+
+    if (strlen(d->target) + sizeof("/dev/") > PATH_MAX)
+        return err_set(e, ENAMETOOLONG, "%s: the target is longer than %d bytes", d->vdev,
+                       PATH_MAX - (int)sizeof("/dev/"));
+    if (d->target[0] == '/')
+        return 0;
+    if (asprintf(&path, "/dev/%s", d->target) < 0)
+        return err_set(e, ENOMEM, "out of memory");
+    free(d->target);
+    d->target = path;
+    return 0;
+}
+
+static int judge_driver(struct vm_disk *d, struct err *e)
+{
+    if (!strcmp(d->driver, "file")) {
+        if (d->size_bytes)
+            return err_set(e, EINVAL, "%s: size= is for drivers without a size of their own,"
+                           " such as driver=null", d->vdev);
+        return make_absolute(d, e);
+    }
+    if (!strcmp(d->driver, "null")) {
+        if (!d->size_bytes)
+            return err_set(e, EINVAL, "%s: driver=null needs a size, such as size=10G", d->vdev);
+        if (*d->target)
+            return err_set(e, EINVAL, "%s: driver=null takes no target", d->vdev);
+    }
+    return 0;
+}
+
+static int refuse_twice(const struct vm_config *c, const struct vm_disk *d, struct err *e)
+{
+    for (unsigned i = 0; i < c->nr_disks; i++) {
+        const struct vm_disk *other = &c->disks[i];
+
+        if (other->vdev_number == d->vdev_number && other->line && other->line != d->line)
+            return err_set(e, EINVAL, "duplicate vdev %s, which line %u gives to another disk",
+                           d->vdev, other->line);
+        if (other->vdev_number == d->vdev_number)
+            return err_set(e, EINVAL, "duplicate vdev %s, which another disk has", d->vdev);
+    }
+    return 0;
+}
+
+static int read_disk(struct vm_config *c, const struct xlcfg_value *item, struct err *e)
+{
+    struct vm_disk d;
+    int rc;
+
+    if (item->kind != XLCFG_ATOM)
+        return err_set(e, EINVAL, "expected a string for each disk, not a list");
+    rc = vm_disk_spec_parse(item->text, &d, e);
+    if (rc)
+        return rc;
+    d.line = item->line;
+    rc = refuse_what_is_missing(&d, e);
+    if (!rc)
+        rc = refuse_twice(c, &d, e);
+    if (!rc && d.format == VM_DISK_FORMAT_EMPTY) {
+        xlcfg_value_warn(item, "disk", "%s: an empty drive is not supported yet, left out",
+                         d.vdev);
+        vm_disk_spec_free(&d);
+        return 0;
+    }
+    if (!rc)
+        rc = judge_driver(&d, e);
+    if (rc) {
+        vm_disk_spec_free(&d);
+        return rc;
+    }
+    if (d.untrusted)
+        xlcfg_value_warn(item, "disk", "%s: untrusted is not honoured yet, ignored", d.vdev);
+    c->disks[c->nr_disks++] = d;
+    return 0;
+}
+
+int vm_config_disks_read(struct vm_config *c, const struct xlcfg_setting *disk, struct err *e)
+{
+    const struct xlcfg_value *v = &disk->value;
+
+    if (v->kind != XLCFG_LIST)
+        return xlcfg_value_fail(v, disk->name, e, EINVAL,
+                                "parameter `disk' is a single value but should be a list");
+    if (v->nr_items > VM_DISKS_MAX)
+        return xlcfg_value_fail(v, disk->name, e, E2BIG, "%u disks, at most %u are supported",
+                                v->nr_items, VM_DISKS_MAX);
+    if (!v->nr_items)
+        return 0;
+    c->disks = calloc(v->nr_items, sizeof(*c->disks));
+    if (!c->disks)
+        return err_set(e, ENOMEM, "out of memory");
+    for (unsigned i = 0; i < v->nr_items; i++) {
+        int rc = read_disk(c, &v->items[i], e);
+
+        if (rc) {
+            err_at(e, v->items[i].source, v->items[i].line, disk->name);
+            return rc;
+        }
+    }
+    return 0;
+}

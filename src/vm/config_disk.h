@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef XENOLITH_VM_CONFIG_DISK_H
+#define XENOLITH_VM_CONFIG_DISK_H
+
+#include "vm/config.h"
+#include "vm/xlcfg.h"
+
+/* Reads disk=[...] into c->disks and refuses what cannot be served.  On failure
+ * what was read so far stays in c, for vm_config_free(). */
+int vm_config_disks_read(struct vm_config *c, const struct xlcfg_setting *disk,
+                         struct err *e);
+
+#endif
