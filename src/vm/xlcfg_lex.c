@@ -27,7 +27,7 @@ static bool is_name_start(char c)
 
 static bool is_name(char c)
 {
-    return is_name_start(c) || is_digit(c) || c == '_';
+    return is_name_start(c) || is_digit(c) || c == '_' || c == '.';
 }
 
 static bool is_number(char c)

@@ -119,6 +119,7 @@ static void statements_end_with_newline_semicolon_or_the_end(void **state)
     assert_value_of_a(";;\n;a=2\n;\n\n", "<2>");
     assert_value_of_a("a=2#", "<2>");
     assert_value_of_a("# a=1\na=2", "<2>");
+    assert_value_of_a("a.b_1=1;a=2", "<2>");
 }
 
 static void carriage_returns_before_newlines_do_not_count(void **state)
@@ -209,6 +210,7 @@ static void syntax_errors_name_line_word_and_expectation(void **state)
     assert_refused("=1", EINVAL, 1, "expected the name");
     assert_refused("'a'=1", EINVAL, 1, "expected the name");
     assert_refused("_a=1", EINVAL, 1, "expected the name");
+    assert_refused("a-b=1", EINVAL, 1, "near `-b=1': expected `='");
     assert_refused("a='x\n'", EINVAL, 1, "not closed");
     assert_refused("a=True", EINVAL, 1, "near `True'");
     assert_refused("\n\na=f(x)", EINVAL, 3, "near `f'");
