@@ -70,11 +70,10 @@ struct vm_config {
 #define VM_MEMORY_MIN_BYTES (32 * MIB)
 #define VM_MEMORY_MAX_BYTES (16 * 1024 * GIB)   /* what 64-bit Xen gives a guest at most */
 
-/* what 64-bit Xen gives a guest at most */
-#define VM_MEMORY_MAX_BYTES (16 * 1024 * GIB)
- * one more line of configuration that overrides the file.  Warnings go to
- * stderr in xl's words.  On failure e names file, line and field and *out is
- * untouched.  The caller frees *out with vm_config_free(). */
+/* Reads file ("-": standard input; NULL: none), then the nr_words "key=value"
+ * words, each of which is one more line of configuration that overrides the
+ * file.  Warnings go to stderr.  On failure e names file, line and field and
+ * *out is untouched.  The caller frees *out with vm_config_free(). */
 int vm_config_read(const char *file, char *const words[], unsigned nr_words,
                    struct vm_config **out, struct err *e);
 /* The same for text in memory; name stands in messages. */
