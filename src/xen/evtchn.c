@@ -39,9 +39,9 @@
 
 static void port_store(struct evtchn_domain *d, uint32_t port, uint64_t word)
 {
-    /* pairs with the acquire loads of senders */
-    store_release(&d->ports[port / EVTCHN_PORTS_PER_PAGE][port % EVTCHN_PORTS_PER_PAGE].word,
-                  word);
+    /* Pairs with the acquire loads of senders; and no later look at the pending
+     * state may pass it: with the locked instruction in set_pending. */
+    store_full(&d->ports[port / EVTCHN_PORTS_PER_PAGE][port % EVTCHN_PORTS_PER_PAGE].word, word);
 }
 
 static int port_page_add(struct evtchn_domain *d)
@@ -137,7 +137,6 @@ static int port_close(struct evtchn_domain *d, uint32_t port)
         break;
     }
     port_store(d, port, evtchn_word(EVTCHN_STATE_FREE, 0, 0, 0));
-    barrier_full();     /* pairs with the pending bit's locked instruction in set_pending */
     d->port_ops->clear_pending(d, port);
     d->nr_ports_used--;
     d->free_hint = min_of(d->free_hint, port);
@@ -280,6 +279,7 @@ int evtchn_bind_pirq(struct evtchn_domain *d, struct evtchn_bind_pirq *op)
 
 int evtchn_bind_vcpu(struct evtchn_domain *d, const struct evtchn_bind_vcpu *op)
 {
+    const struct evtchn_port_ops *ops;
     uint64_t w;
     int ret = 0;
 
@@ -305,10 +305,9 @@ int evtchn_bind_vcpu(struct evtchn_domain *d, const struct evtchn_bind_vcpu *op)
         port_store(d, op->port, evtchn_word(evtchn_word_state(w), op->vcpu, evtchn_word_peer(w),
                                             evtchn_word_value(w)));
     spin_unlock(&d->lock);
-    if (!ret && load_acquire(&d->port_ops)->redeliver) {
-        barrier_full();     /* pairs with the pending bit's locked instruction in set_pending */
-        load_acquire(&d->port_ops)->redeliver(d, op->port);
-    }
+    ops = load_acquire(&d->port_ops);
+    if (!ret && ops->redeliver)
+        ops->redeliver(d, op->port);
     return ret;
 }
 

@@ -49,8 +49,8 @@ void evtchn_vcpu_info_set(struct evtchn_domain *d, unsigned vcpu, struct vcpu_in
                   from == &d->absent ? 1 : load_relaxed(&from->evtchn_upcall_mask));
     memcpy(&to->arch, &from->arch, sizeof(to->arch));
     memcpy(&to->time, &from->time, sizeof(to->time));
-    store_release(&d->vcpu_info[vcpu], to);
-    barrier_full();     /* the address before the flags; pairs with a sender's set pending */
+    /* the address before the flags; pairs with a sender's locked set pending */
+    store_full(&d->vcpu_info[vcpu], to);
     fetch_or(&to->evtchn_pending_sel, ~(xen_ulong_t)0);
     swap_acq_rel(&to->evtchn_upcall_pending, 1);
     d->ops->vcpu_kick(d->ctx, vcpu);

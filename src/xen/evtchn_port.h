@@ -7,6 +7,9 @@
 #include "base/atomic.h"
 #include "xen/evtchn.h"
 
+/* A store that later loads do not pass; an exchange on x86. */
+#define store_full(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+
 enum evtchn_state {
     EVTCHN_STATE_FREE,      /* must be 0: pages of ports come zeroed */
     EVTCHN_STATE_RESERVED,  /* port 0 */
