@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The PV console (hvc0): Xen's console ring (io/console.h) on one side, a log
- * and any number of attached clients on the other.  Runs on the loop's thread.
+ * and attached clients on the other.  Runs on the loop's thread.
  * What the guest prints always goes to the log; a client that does not read
- * loses output rather than stop the guest. */
+ * loses output rather than stop the guest.  The process ignores SIGPIPE: clients
+ * leave. */
 #ifndef XENOLITH_DEV_XEN_CONSOLE_H
 #define XENOLITH_DEV_XEN_CONSOLE_H
 
@@ -11,6 +12,8 @@
 #include "xen/hostport.h"
 
 struct xen_console;
+
+#define XEN_CONSOLE_CLIENTS_MAX 32
 
 /* ring is the page shared with the guest; port is bound and stays the caller's;
  * log_fd may be -1 and stays the caller's.  0 or -errno. */
@@ -23,7 +26,10 @@ void xen_console_write(struct xen_console *c, const void *data, size_t len);
 
 /* Attaches a client: output is written to out_fd, input read from in_fd (may be
  * equal; both become the console's, non-blocking).  closed is called when the
- * client has gone.  A new client first gets the last few KiB of output. */
+ * client has gone, or the console is freed; it may be NULL.  A new client first
+ * gets the last few KiB of output.  0; -EPERM: not something poll() knows;
+ * -EBUSY: XEN_CONSOLE_CLIENTS_MAX are there.  On failure the descriptors stay
+ * the caller's. */
 int xen_console_attach(struct xen_console *c, int in_fd, int out_fd,
                        void (*closed)(void *arg), void *arg);
 
