@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* The guest's end of the control socket: the only door to a running guest.
+ * Runs on the loop's thread, in the guest's process.  What a client sends is
+ * judged before it is used; a client that sends garbage, half a request or
+ * never reads costs itself its connection and the guest nothing. */
+#ifndef XENOLITH_CTL_SERVER_H
+#define XENOLITH_CTL_SERVER_H
+
+#include "ctl/registry.h"
+#include "vm/guest.h"
+
+#define CTL_SERVER_CLIENTS_MAX 32
+
+struct ctl_server;
+
+struct ctl_server_params {
+    struct loop *loop;
+    struct vm_guest *guest;
+    const struct vm_config *config;
+    const struct registry_guest *who;   /* may change while the server runs (a rename) */
+    int listen_fd;                      /* becomes the server's on success */
+    /* A client asked for the end of the guest; called at most once, and not
+     * from within a call of the server's. */
+    void (*destroy)(void *arg);
+    void *arg;
+};
+
+int ctl_server_create(const struct ctl_server_params *p, struct ctl_server **out,
+                      struct err *e);
+/* Closes every connection: for clients that wait, the sign that the guest is
+ * gone, so the registry entry should be gone before.  Does not touch the guest. */
+void ctl_server_free(struct ctl_server *s);
+
+/* Tells the clients that wait: see struct vm_guest_params. */
+void ctl_server_stopped(struct ctl_server *s, enum vm_stop why, const char *text);
+
+#endif
