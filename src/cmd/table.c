@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+#include "cmd/cmd.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "cmd/lab.h"
+
+static const char list_options[] =
+    "-l, --long               Output all VM details, as JSON.\n"
+    "-v, --verbose            Prints out UUIDs and shutdown reasons.";
+
+static const char shutdown_options[] =
+    "-a, --all                Shutdown all guest domains.\n"
+    "-h                       Print this help.\n"
+    "-F                       Accepted; a PV guest needs no fallback.\n"
+    "-w, --wait               Wait for guest(s) to shutdown.";
+
+static const char reboot_options[] =
+    "-a, --all                Reboot all guest domains.\n"
+    "-h                       Print this help.\n"
+    "-F                       Accepted; a PV guest needs no fallback.\n"
+    "-w, --wait               Wait for guest(s) to reboot.";
+
+static const char console_options[] =
+    "-t <type>                Console type: pv.\n"
+    "-n <number>              Console number: 0.\n"
+    "Ctrl-] leaves the console.";
+
+static const struct cmd table[] = {
+    { "list", cmd_list, "[options] [Domain]",
+      "List information about all/some domains", list_options },
+    { "console", cmd_console, "[options] <Domain>",
+      "Attach to domain's console", console_options },
+    { "pause", cmd_pause, "<Domain>", "Pause execution of a domain", NULL },
+    { "unpause", cmd_unpause, "<Domain>", "Unpause a paused domain", NULL },
+    { "shutdown", cmd_shutdown, "[options] <-a|Domain>",
+      "Issue a shutdown signal to a domain", shutdown_options },
+    { "reboot", cmd_reboot, "[options] <-a|Domain>",
+      "Issue a reboot signal to a domain", reboot_options },
+    { "destroy", cmd_destroy, "[options] <Domain>", "Terminate a domain immediately",
+      "-f                       Accepted; there is no domain 0 to protect." },
+    { "domid", cmd_domid, "<DomainName>", "Convert a domain name to domain id", NULL },
+    { "domname", cmd_domname, "<DomainId>", "Convert a domain id to domain name", NULL },
+    { "info", cmd_info, "[Field]", "Get information about this host and its KVM", NULL },
+    { "lab", cmd_lab, "[options] -- <Command> [args]",
+      "Run a command in a throw-away machine that has KVM", NULL },
+    { "help", cmd_help, "[Command]", "Print this list, or help on one command", NULL },
+    { "version", cmd_version, "", "Print the version of this program", NULL },
+};
+
+const struct cmd *cmd_find(const char *name)
+{
+    const struct cmd *found = NULL;
+    size_t len = strlen(name);
+
+    for (size_t i = 0; i < array_size(table); i++) {
+        if (!strcmp(table[i].name, name))
+            return &table[i];
+        if (table[i].internal || !len || strncmp(table[i].name, name, len))
+            continue;
+        if (found)
+            return NULL;
+        found = &table[i];
+    }
+    return found;
+}
+
+void cmd_help_all(FILE *to)
+{
+    fprintf(to, "Usage %s [-vfNtT] <subcommand> [args]\n\n", program_invocation_short_name);
+    fprintf(to, "%s full list of subcommands:\n\n", program_invocation_short_name);
+    for (size_t i = 0; i < array_size(table); i++)
+        if (!table[i].internal)
+            fprintf(to, " %-19s %s\n", table[i].name, table[i].summary);
+}
+
+void cmd_help_one(FILE *to, const struct cmd *c)
+{
+    fprintf(to, "Usage: %s [-v%s] %s %s\n\n%s.\n\n", program_invocation_short_name,
+            c->can_dryrun ? "N" : "", c->name, c->synopsis, c->summary);
+    if (c->options)
+        fprintf(to, "Options:\n\n%s\n", c->options);
+}

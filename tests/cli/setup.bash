@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+# Every test gets a run-time and a log directory of its own, and must leave no
+# guest in it.  `run` of bats merges both outputs; stdout_of and stderr_of keep
+# them apart.
+
+setup() {
+    XL="${XENOLITH:-$BATS_TEST_DIRNAME/../../build/src/cmd/xenolith}"
+    TMP=$(mktemp -d)
+    export XENOLITH_RUN_DIR=$TMP/run XENOLITH_LOG_DIR=$TMP/log
+    cd "$TMP"
+}
+
+teardown() {
+    [ -z "$(ls -A "$TMP/run/guest" 2>/dev/null)" ] || { ls -R "$TMP/run"; false; }
+    rm -rf "$TMP"
+}
+
+stdout_of() { "$@" 2>/dev/null; }
+stderr_of() { "$@" 2>&1 >/dev/null; }
+
+# status WANTED COMMAND...: runs it, holds it to that exit status.
+status() {
+    local wanted=$1
+    shift
+    run "$@"
+    [ "$status" -eq "$wanted" ] || { echo "status $status, wanted $wanted: $output"; return 1; }
+}
+
+# has TEXT: the last output has a line with it.
+has() {
+    [[ "$output" == *"$1"* ]] || { echo "wanted: $1"; echo "got: $output"; return 1; }
+}
