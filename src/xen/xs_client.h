@@ -53,4 +53,10 @@ void xs_client_unwatch(struct xs_client *c, struct xs_watch *w);
 int xs_client_introduce(struct xs_client *c, unsigned domid, uint64_t gfn, uint32_t port);
 int xs_client_release(struct xs_client *c, unsigned domid);
 
+/* A connection of its own for a guest's ring: non-blocking, speaking the
+ * protocol as domain domid, which must have been introduced (by a client that
+ * lives on).  An older such connection is closed by the daemon.  The descriptor,
+ * for the caller to close, or -errno. */
+int xs_client_connect_domain_fd(const char *socket_path, unsigned domid, struct err *e);
+
 #endif

@@ -1,0 +1,629 @@
+/* SPDX-License-Identifier: MIT */
+/* One stream, two readers: a request reads until its answer has come, and keeps
+ * the watch events it meets on the way; the loop reads when the socket has
+ * something at other times.  Kept events are given out from the loop only, by a
+ * timer that fires at once: the socket itself need not become readable again.
+ *
+ * A watch's token is its number, so that an event still on its way when its
+ * watch is removed finds nobody.  A client freed by one of its own callbacks is
+ * marked, and freed by the function that made the callback. */
+#include "xen/xs_client.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "xen/xs_proto.h"
+
+/* How often a long list is read again because it changed meanwhile. */
+#define DIRECTORY_TRIES 16
+
+struct xs_watch {
+    LIST_ENTRY(xs_watch) in_client;
+    uint64_t number;
+    xs_watch_cb cb;
+    void *arg;
+    char path[];
+};
+
+struct event {
+    STAILQ_ENTRY(event) in_client;
+    uint64_t number;            /* of the watch */
+    char path[];
+};
+
+struct xs_client {
+    int fd;
+    struct loop *loop;
+    struct loop_fd *fd_watch;
+    struct loop_timer *event_timer;
+    LIST_HEAD(, xs_watch) watches;
+    STAILQ_HEAD(, event) events;
+    uint64_t last_number;
+    uint32_t last_req_id;
+    bool dead, death_told, in_callback, free_me;
+    void (*on_death)(void *arg);
+    void *death_arg;
+    size_t got_bytes;           /* of hdr and payload */
+    struct xsd_sockmsg hdr;
+    char payload[XENSTORE_PAYLOAD_MAX + 1];
+};
+
+static void client_release(struct xs_client *c)
+{
+    while (!LIST_EMPTY(&c->watches)) {
+        struct xs_watch *w = LIST_FIRST(&c->watches);
+
+        LIST_REMOVE(w, in_client);
+        free(w);
+    }
+    while (!STAILQ_EMPTY(&c->events)) {
+        struct event *ev = STAILQ_FIRST(&c->events);
+
+        STAILQ_REMOVE_HEAD(&c->events, in_client);
+        free(ev);
+    }
+    loop_fd_remove(c->fd_watch);
+    loop_timer_remove(c->event_timer);
+    if (c->fd >= 0)
+        close(c->fd);
+    free(c);
+}
+
+/* No answer will come any more.  Who asks is told -ENOTCONN; the loop tells the
+ * one who wanted to know. */
+static int died(struct xs_client *c, int error)
+{
+    c->dead = true;
+    loop_timer_arm(c->event_timer, 0);
+    return -error;
+}
+
+static int event_keep(struct xs_client *c)
+{
+    size_t path_bytes = strnlen(c->payload, c->hdr.len) + 1;
+    struct event *ev;
+    uint64_t number;
+
+    c->payload[c->hdr.len] = 0;
+    if (path_bytes >= c->hdr.len || num_parse_u64(c->payload + path_bytes, 0, UINT64_MAX, &number))
+        return -EPROTO;
+    ev = malloc(sizeof(*ev) + path_bytes);
+    if (!ev)
+        return -ENOMEM;
+    ev->number = number;
+    memcpy(ev->path, c->payload, path_bytes);
+    STAILQ_INSERT_TAIL(&c->events, ev, in_client);
+    return 0;
+}
+
+/* Reads on, without waiting.  1: a message is complete; 0: nothing more is there
+ * now; or -errno. */
+static int message_read(struct xs_client *c)
+{
+    for (;;) {
+        bool in_hdr = c->got_bytes < sizeof(c->hdr);
+        size_t at = in_hdr ? c->got_bytes : c->got_bytes - sizeof(c->hdr);
+        size_t want = in_hdr ? sizeof(c->hdr) - at : c->hdr.len - at;
+        ssize_t n = 0;
+
+        if (!in_hdr && c->hdr.len > XENSTORE_PAYLOAD_MAX)
+            return -EPROTO;
+        if (want == 0) {
+            c->got_bytes = 0;
+            return 1;
+        }
+        n = recv(c->fd, in_hdr ? (char *)&c->hdr + at : c->payload + at, want, MSG_DONTWAIT);
+        if (n == 0)
+            return -ECONNRESET;
+        if (n < 0 && errno == EAGAIN)
+            return 0;
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0)
+            c->got_bytes += (size_t)n;
+    }
+}
+
+static int wait_ready(int fd, short events, uint64_t deadline_ns)
+{
+    for (;;) {
+        struct pollfd p = { .fd = fd, .events = events };
+        uint64_t now = loop_now_ns();
+        int n = now >= deadline_ns ? 0 : poll(&p, 1, (int)((deadline_ns - now) / 1000000 + 1));
+
+        if (n > 0)
+            return 0;
+        if (n == 0)
+            return -ETIMEDOUT;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+static int send_all(int fd, struct iovec *iov, unsigned nr, uint64_t deadline_ns)
+{
+    while (nr) {
+        struct msghdr msg = { .msg_iov = iov, .msg_iovlen = nr };
+        ssize_t n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (n < 0 && errno == EAGAIN) {
+            int rc = wait_ready(fd, POLLOUT, deadline_ns);
+
+            if (rc)
+                return rc;
+            continue;
+        }
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        for (; nr && n >= (ssize_t)iov->iov_len; iov++, nr--)
+            n -= (ssize_t)iov->iov_len;
+        if (nr && n > 0) {
+            iov->iov_base = (char *)iov->iov_base + n;
+            iov->iov_len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static int error_of(const char *name)
+{
+    for (size_t i = 0; i < array_size(xsd_errors); i++) {
+        if (!strcmp(name, xsd_errors[i].errstring))
+            return -xsd_errors[i].errnum;
+    }
+    return -EIO;
+}
+
+/* Reads until the answer to req_id has come: it is in c->payload, 0-terminated,
+ * c->hdr.len bytes of it. */
+static int answer_wait(struct xs_client *c, uint32_t req_id, uint64_t deadline_ns)
+{
+    for (;;) {
+        int rc = message_read(c);
+
+        if (rc == 0)
+            rc = wait_ready(c->fd, POLLIN, deadline_ns);
+        else if (rc == 1 && c->hdr.type == XS_WATCH_EVENT)
+            rc = event_keep(c);
+        else if (rc == 1 && c->hdr.req_id == req_id) {
+            c->payload[c->hdr.len] = 0;
+            return 0;
+        } else if (rc == 1) {
+            rc = -EPROTO;
+        }
+        if (rc)
+            return rc;
+    }
+}
+
+/* Sends the strings (the last one's length as given), waits for the answer. */
+static int request(struct xs_client *c, uint32_t type, uint32_t tx,
+                   struct iovec *args, unsigned nr_args)
+{
+    uint64_t deadline = loop_now_ns() + XS_CLIENT_TIMEOUT_MS * 1000000ull;
+    struct xsd_sockmsg hdr = { .type = type, .req_id = ++c->last_req_id, .tx_id = tx };
+    struct iovec iov[1 + 8] = { { &hdr, sizeof(hdr) } };
+    size_t len = 0;
+    int rc;
+
+    if (c->dead)
+        return -ENOTCONN;
+    if (nr_args > 8)
+        return -E2BIG;
+    for (unsigned i = 0; i < nr_args; i++) {
+        iov[1 + i] = args[i];
+        len += args[i].iov_len;
+    }
+    if (len > XENSTORE_PAYLOAD_MAX)
+        return -E2BIG;
+    hdr.len = (uint32_t)len;
+    rc = send_all(c->fd, iov, 1 + nr_args, deadline);
+    if (!rc)
+        rc = answer_wait(c, hdr.req_id, deadline);
+    if (rc)
+        return died(c, -rc);
+    if (!STAILQ_EMPTY(&c->events))
+        loop_timer_arm(c->event_timer, 0);
+    if (c->hdr.type == XS_ERROR)
+        return error_of(c->payload);
+    return c->hdr.type == type ? 0 : died(c, EPROTO);
+}
+
+static struct iovec string_arg(const char *s)
+{
+    return (struct iovec){ (void *)s, strlen(s) + 1 };
+}
+
+static int request_path(struct xs_client *c, uint32_t type, uint32_t tx, const char *path)
+{
+    struct iovec arg = string_arg(path);
+
+    return request(c, type, tx, &arg, 1);
+}
+
+/* Gives out what has been kept; a callback may do anything, even free c. */
+static void dispatch(struct xs_client *c)
+{
+    c->in_callback = true;
+    while (!c->free_me && !STAILQ_EMPTY(&c->events)) {
+        struct event *ev = STAILQ_FIRST(&c->events);
+        struct xs_watch *w;
+
+        STAILQ_REMOVE_HEAD(&c->events, in_client);
+        LIST_FOREACH(w, &c->watches, in_client) {
+            if (w->number == ev->number)
+                break;
+        }
+        if (w)
+            w->cb(w->arg, ev->path);
+        free(ev);
+    }
+    if (c->dead && !c->death_told && !c->free_me) {
+        c->death_told = true;
+        loop_fd_remove(c->fd_watch);
+        c->fd_watch = NULL;
+        if (c->on_death)
+            c->on_death(c->death_arg);
+    }
+    c->in_callback = false;
+    if (c->free_me)
+        client_release(c);
+}
+
+static void events_due(void *arg)
+{
+    dispatch(arg);
+}
+
+static void socket_ready(void *arg, uint32_t events)
+{
+    struct xs_client *c = arg;
+    int rc;
+
+    while (!c->dead && (rc = message_read(c))) {
+        if (rc == 1)
+            rc = c->hdr.type == XS_WATCH_EVENT ? event_keep(c) : -EPROTO;
+        if (rc)
+            died(c, -rc);
+    }
+    dispatch(c);
+}
+
+static int socket_connect(const char *path, struct err *e)
+{
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    int fd;
+
+    if (strlen(path) >= sizeof(sa.sun_path))
+        return err_set(e, ENAMETOOLONG, "the path of xenstore's socket is too long: %s", path);
+    strcpy(sa.sun_path, path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_set(e, errno, "cannot make a socket: %s", strerror(errno));
+    if (connect(fd, (struct sockaddr *)&sa, sizeof(sa))) {
+        int code = errno;
+
+        close(fd);
+        return err_set(e, code, "cannot connect to xenstore at %s: %s", path, strerror(code));
+    }
+    return fd;
+}
+
+static int client_new(struct loop *loop, int fd, struct xs_client **out)
+{
+    struct xs_client *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return -ENOMEM;
+    c->fd = -1;
+    c->loop = loop;
+    LIST_INIT(&c->watches);
+    STAILQ_INIT(&c->events);
+    c->event_timer = loop_timer_add(loop, events_due, c);
+    if (c->event_timer)
+        c->fd_watch = loop_fd_add(loop, fd, EPOLLIN, socket_ready, c);
+    if (!c->fd_watch) {
+        int rc = -errno;
+
+        client_release(c);
+        return rc;
+    }
+    c->fd = fd;
+    *out = c;
+    return 0;
+}
+
+int xs_client_connect(struct loop *loop, const char *socket_path,
+                      struct xs_client **out, struct err *e)
+{
+    int fd = socket_connect(socket_path, e);
+    int rc = fd < 0 ? fd : client_new(loop, fd, out);
+
+    if (fd >= 0 && rc) {
+        close(fd);
+        err_set(e, -rc, "cannot watch xenstore's socket: %s", strerror(-rc));
+    }
+    return rc;
+}
+
+void xs_client_free(struct xs_client *c)
+{
+    if (!c)
+        return;
+    if (c->in_callback)
+        c->free_me = true;
+    else
+        client_release(c);
+}
+
+void xs_client_on_death(struct xs_client *c, void (*cb)(void *arg), void *arg)
+{
+    c->on_death = cb;
+    c->death_arg = arg;
+}
+
+int xs_client_connect_domain_fd(const char *socket_path, unsigned domid, struct err *e)
+{
+    struct loop *loop = loop_create();
+    struct xs_client *c = NULL;
+    char number[16];
+    struct iovec args[2] = { string_arg(XS_CONTROL_BECOME_DOMAIN) };
+    int rc, fd = -1;
+
+    if (!loop)
+        return err_set(e, errno, "cannot make an event loop: %s", strerror(errno));
+    rc = xs_client_connect(loop, socket_path, &c, e);
+    if (!rc) {
+        snprintf(number, sizeof(number), "%u", domid);
+        args[1] = string_arg(number);
+        rc = request(c, XS_CONTROL, XS_NO_TRANSACTION, args, 2);
+        if (rc)
+            err_set(e, -rc, "xenstore refuses a connection for domain %u: %s", domid,
+                    strerror(-rc));
+    }
+    if (!rc) {
+        /* the stream is at a message boundary: no event precedes a watch */
+        fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
+        rc = fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) ? -errno : 0;
+        if (rc)
+            err_set(e, -rc, "cannot keep xenstore's socket: %s", strerror(-rc));
+    }
+    xs_client_free(c);
+    loop_free(loop);
+    if (rc && fd >= 0)
+        close(fd);
+    return rc ? rc : fd;
+}
+
+/* A copy of the answer, for the caller of the public function. */
+static char *answer_copy(struct xs_client *c, int rc)
+{
+    char *copy;
+
+    if (rc) {
+        errno = -rc;
+        return NULL;
+    }
+    copy = malloc(c->hdr.len + 1);
+    if (copy)
+        memcpy(copy, c->payload, c->hdr.len + 1);
+    return copy;
+}
+
+char *xs_client_read(struct xs_client *c, uint32_t tx, const char *path)
+{
+    return answer_copy(c, request_path(c, XS_READ, tx, path));
+}
+
+int xs_client_write(struct xs_client *c, uint32_t tx, const char *path, const char *value)
+{
+    struct iovec args[] = { string_arg(path), { (void *)value, strlen(value) } };
+
+    return request(c, XS_WRITE, tx, args, 2);
+}
+
+int xs_client_writef(struct xs_client *c, uint32_t tx, const char *path, const char *fmt, ...)
+{
+    char value[XENSTORE_PAYLOAD_MAX];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(value, sizeof(value), fmt, ap);
+    va_end(ap);
+    if (n < 0 || n >= (int)sizeof(value))
+        return -E2BIG;
+    return xs_client_write(c, tx, path, value);
+}
+
+int xs_client_mkdir(struct xs_client *c, uint32_t tx, const char *path)
+{
+    return request_path(c, XS_MKDIR, tx, path);
+}
+
+int xs_client_rm(struct xs_client *c, uint32_t tx, const char *path)
+{
+    return request_path(c, XS_RM, tx, path);
+}
+
+/* One part of a long list, appended to *list.  1: that was the last.  -EAGAIN: the
+ * list has changed since the part before. */
+static int directory_part(struct xs_client *c, uint32_t tx, const char *path,
+                          uint64_t *gen, char **list, size_t *len)
+{
+    struct iovec args[2] = { string_arg(path) };
+    size_t gen_bytes, bytes;
+    char offset[24], *grown;
+    uint64_t now;
+    bool last;
+    int rc;
+
+    snprintf(offset, sizeof(offset), "%zu", *len);
+    args[1] = string_arg(offset);
+    rc = request(c, XS_DIRECTORY_PART, tx, args, 2);
+    if (rc)
+        return rc;
+    gen_bytes = strlen(c->payload) + 1;
+    if (gen_bytes >= c->hdr.len || num_parse_u64(c->payload, 0, UINT64_MAX, &now))
+        return died(c, EPROTO);
+    if (*len && now != *gen)
+        return -EAGAIN;
+    *gen = now;
+    bytes = c->hdr.len - gen_bytes;
+    /* an empty name ends the list: two 0 in a row, or nothing else */
+    last = c->payload[c->hdr.len - 1] == 0 && c->payload[c->hdr.len - 2] == 0;
+    bytes -= last;
+    grown = realloc(*list, *len + bytes + 1);
+    if (!grown)
+        return -ENOMEM;
+    memcpy(grown + *len, c->payload + gen_bytes, bytes);
+    *list = grown;
+    *len += bytes;
+    return last;
+}
+
+static int directory_long(struct xs_client *c, uint32_t tx, const char *path,
+                          char **list, size_t *len)
+{
+    uint64_t gen = 0;
+    int rc, tries = 0;
+
+    do {
+        *len = 0;
+        while (!(rc = directory_part(c, tx, path, &gen, list, len)))
+            ;
+    } while (rc == -EAGAIN && ++tries < DIRECTORY_TRIES);
+    return rc < 0 ? rc : 0;
+}
+
+char *xs_client_directory(struct xs_client *c, uint32_t tx, const char *path, unsigned *nr)
+{
+    int rc = request_path(c, XS_DIRECTORY, tx, path);
+    size_t len = rc ? 0 : c->hdr.len;
+    char *list = NULL;
+
+    if (rc == -E2BIG)
+        rc = directory_long(c, tx, path, &list, &len);
+    else
+        list = answer_copy(c, rc);
+    if (rc) {
+        free(list);
+        errno = -rc;
+        return NULL;
+    }
+    *nr = 0;
+    for (size_t i = 0; list && i < len; i++)
+        *nr += list[i] == 0;
+    return list;
+}
+
+int xs_client_set_perms(struct xs_client *c, uint32_t tx, const char *path,
+                        const char *const perms[], unsigned nr)
+{
+    char text[XENSTORE_PAYLOAD_MAX];
+    size_t len = 0;
+    struct iovec args[] = { string_arg(path), { text, 0 } };
+
+    for (unsigned i = 0; i < nr; i++) {
+        size_t bytes = strlen(perms[i]) + 1;
+
+        if (len + bytes > sizeof(text))
+            return -E2BIG;
+        memcpy(text + len, perms[i], bytes);
+        len += bytes;
+    }
+    args[1].iov_len = len;
+    return request(c, XS_SET_PERMS, tx, args, 2);
+}
+
+int xs_client_tx_start(struct xs_client *c, uint32_t *tx)
+{
+    int rc = request_path(c, XS_TRANSACTION_START, XS_NO_TRANSACTION, "");
+    uint64_t id;
+
+    if (!rc && num_parse_u64(c->payload, 1, UINT32_MAX, &id))
+        rc = died(c, EPROTO);
+    if (!rc)
+        *tx = (uint32_t)id;
+    return rc;
+}
+
+int xs_client_tx_end(struct xs_client *c, uint32_t tx, bool commit)
+{
+    return request_path(c, XS_TRANSACTION_END, tx, commit ? "T" : "F");
+}
+
+int xs_client_watch(struct xs_client *c, const char *path, xs_watch_cb cb, void *arg,
+                    struct xs_watch **out)
+{
+    struct xs_watch *w = malloc(sizeof(*w) + strlen(path) + 1);
+    struct iovec args[2];
+    char token[24];
+    int rc;
+
+    if (!w)
+        return -ENOMEM;
+    w->number = ++c->last_number;
+    w->cb = cb;
+    w->arg = arg;
+    strcpy(w->path, path);
+    snprintf(token, sizeof(token), "%llu", (unsigned long long)w->number);
+    args[0] = string_arg(path);
+    args[1] = string_arg(token);
+    rc = request(c, XS_WATCH, XS_NO_TRANSACTION, args, 2);
+    if (rc) {
+        free(w);
+        return rc;
+    }
+    LIST_INSERT_HEAD(&c->watches, w, in_client);
+    *out = w;
+    return 0;
+}
+
+void xs_client_unwatch(struct xs_client *c, struct xs_watch *w)
+{
+    struct iovec args[2];
+    char token[24];
+
+    if (!w)
+        return;
+    snprintf(token, sizeof(token), "%llu", (unsigned long long)w->number);
+    args[0] = string_arg(w->path);
+    args[1] = string_arg(token);
+    /* Should the daemon be gone, so is the watch. */
+    request(c, XS_UNWATCH, XS_NO_TRANSACTION, args, 2);
+    LIST_REMOVE(w, in_client);
+    free(w);
+}
+
+int xs_client_introduce(struct xs_client *c, unsigned domid, uint64_t gfn, uint32_t port)
+{
+    struct iovec args[3];
+    char text[3][24];
+
+    snprintf(text[0], sizeof(text[0]), "%u", domid);
+    snprintf(text[1], sizeof(text[1]), "%llu", (unsigned long long)gfn);
+    snprintf(text[2], sizeof(text[2]), "%u", port);
+    for (unsigned i = 0; i < 3; i++)
+        args[i] = string_arg(text[i]);
+    return request(c, XS_INTRODUCE, XS_NO_TRANSACTION, args, 3);
+}
+
+int xs_client_release(struct xs_client *c, unsigned domid)
+{
+    char text[16];
+
+    snprintf(text, sizeof(text), "%u", domid);
+    return request_path(c, XS_RELEASE, XS_NO_TRANSACTION, text);
+}
