@@ -22,7 +22,8 @@ int kvm_vcpu_threads_start(struct kvm_vcpu *const vcpus[], unsigned nr,
 
 #define KVM_VCPU_STACK_BYTES (128 * KIB)
 
-/* Returns when no vCPU runs guest code and no handler is being called. */
+/* Returns when no vCPU runs guest code and no handler is being called; so no
+ * handler may wait for the controlling thread. */
 void kvm_vcpu_threads_pause(struct kvm_vcpu_threads *t);
 /* Lets all vCPUs go on, except those that left for good (KVM_NEXT_LEAVE, failure). */
 void kvm_vcpu_threads_resume(struct kvm_vcpu_threads *t);
