@@ -177,7 +177,7 @@ void blk_req_done(struct blk_queue *q, struct blk_req *req, int result)
     q->done_tail = &req->next;
     if ((unsigned)req->op < BLK_NR_OPS) {
         blk_stat_add(&q->stats.requests[req->op], 1);
-        if (!result)
+        if (!result && req->op != BLK_OP_FLUSH)
             blk_stat_add(&q->stats.bytes[req->op], req->length_bytes);
     }
     if (result)

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT */
+#include "dev/xen_vbd.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "dev/xenbus.h"
+
+/* event channel ports of a guest, FIFO ABI */
+#define GUEST_PORT_MAX ((1u << 17) - 1)
+
+struct vbd_connection {
+    struct vbd_queue *queue;
+    struct xen_hostport port;
+    bool bound;
+    uint32_t ring_ref[VBD_RING_PAGES_MAX];
+    void *page[VBD_RING_PAGES_MAX];
+    unsigned nr_pages;          /* mapped */
+    bool fault_told;
+};
+
+struct xen_vbd {
+    struct xen_vbd_params params;
+    char vdev[16];
+    struct blk_disk *disk;
+    struct xenbus_back *bus;
+    int fault_fd;
+    struct loop_fd *fault_watch;
+    struct xen_vbd_negotiated agreed;
+    unsigned nr_connections;            /* of connection[], also while connecting */
+    struct vbd_connection connection[XEN_VBD_QUEUES_MAX];
+    struct vbd_queue_counters past;     /* of queues that have ended */
+};
+
+static void counters_add(struct vbd_queue_counters *sum, const struct vbd_queue_counters *c)
+{
+    uint64_t *to = (uint64_t *)sum;
+    const uint64_t *from = (const uint64_t *)c;
+
+    _Static_assert(sizeof(*c) % sizeof(uint64_t) == 0, "counters are all of 64 bits");
+    for (unsigned i = 0; i < sizeof(*c) / sizeof(uint64_t); i++)
+        to[i] += from[i];
+}
+
+/* ---- connecting ---- */
+
+static void queue_disconnect(struct xen_vbd *v, struct vbd_connection *c)
+{
+    if (c->queue) {
+        struct vbd_queue_counters last;
+
+        vbd_queue_stop(c->queue, &last);
+        last.ring.grants_held = 0;
+        counters_add(&v->past, &last);
+    }
+    if (c->bound)
+        v->params.port_ops->unbind(v->params.port_owner, &c->port);
+    for (unsigned i = 0; i < c->nr_pages; i++)
+        gnttab_host_unmap(v->params.grants, c->ring_ref[i], true);
+    memset(c, 0, sizeof(*c));
+}
+
+static void vbd_disconnect(void *arg)
+{
+    struct xen_vbd *v = arg;
+
+    for (unsigned i = 0; i < v->nr_connections; i++)
+        queue_disconnect(v, &v->connection[i]);
+    v->nr_connections = 0;
+    v->agreed.connected = false;
+}
+
+static int node_missing(struct err *e, const char *key)
+{
+    err_at(e, NULL, 0, key);
+    return err_set(e, ENOENT, "the frontend did not write it");
+}
+
+/* ring-ref for a single page (blkif.h, note 6), ring-ref0 ... when the frontend
+ * gave an order; some write ring-ref with order 0. */
+static int ring_ref_read(struct xen_vbd *v, const char *dir, unsigned page, bool has_order,
+                         unsigned nr_pages, uint32_t *ref, struct err *e)
+{
+    char key[64];
+    int rc = -ENOENT;
+
+    if (has_order) {
+        snprintf(key, sizeof(key), "%sring-ref%u", dir, page);
+        rc = xenbus_front_read_u32(v->bus, key, 0, UINT32_MAX, ref, e);
+    }
+    if (rc == -ENOENT && nr_pages == 1) {
+        snprintf(key, sizeof(key), "%sring-ref", dir);
+        rc = xenbus_front_read_u32(v->bus, key, 0, UINT32_MAX, ref, e);
+    }
+    return rc == -ENOENT ? node_missing(e, key) : rc;
+}
+
+static int ring_map(struct xen_vbd *v, struct vbd_connection *c, const char *dir, bool has_order,
+                    struct err *e)
+{
+    for (unsigned i = 0; i < v->agreed.nr_ring_pages; i++) {
+        int rc = ring_ref_read(v, dir, i, has_order, v->agreed.nr_ring_pages, &c->ring_ref[i], e);
+
+        if (rc)
+            return rc;
+        rc = gnttab_host_map(v->params.grants, c->ring_ref[i], true, &c->page[i]);
+        if (rc)
+            return err_set(e, -rc, "ring page %u cannot be mapped: grant reference %u: %s", i,
+                           c->ring_ref[i], strerror(-rc));
+        c->nr_pages++;
+    }
+    return 0;
+}
+
+static int queue_connect(struct xen_vbd *v, unsigned index, const struct vbd_abi *abi,
+                         bool has_order, struct err *e)
+{
+    struct vbd_connection *c = &v->connection[index];
+    char dir[32] = "", key[64], name[32];
+    uint32_t port;
+    int rc;
+
+    if (v->agreed.nr_queues > 1)
+        snprintf(dir, sizeof(dir), "queue-%u/", index);
+    rc = ring_map(v, c, dir, has_order, e);
+    if (rc)
+        return rc;
+    snprintf(key, sizeof(key), "%sevent-channel", dir);
+    rc = xenbus_front_read_u32(v->bus, key, 1, GUEST_PORT_MAX, &port, e);
+    if (rc)
+        return rc == -ENOENT ? node_missing(e, key) : rc;
+    rc = v->params.port_ops->bind(v->params.port_owner, port, &c->port, e);
+    if (rc)
+        return rc;
+    c->bound = true;
+    snprintf(name, sizeof(name), "%.8s-q%u", v->vdev, index);
+    return vbd_queue_start(&(struct vbd_queue_params){
+        .disk = v->disk,
+        .ring = {
+            .abi = abi, .pages = c->page, .nr_pages = c->nr_pages,
+            .grants = v->params.grants, .persistent = v->agreed.persistent,
+        },
+        .port = &c->port,
+        .poll_max_ns = v->params.poll_max_ns,
+        .fault_fd = v->fault_fd,
+        .name = name,
+    }, &c->queue, e);
+}
+
+/* A number the frontend may leave out. */
+static int front_number(struct xen_vbd *v, const char *key, uint32_t min, uint32_t max,
+                        uint32_t otherwise, uint32_t *out, struct err *e)
+{
+    int rc = xenbus_front_read_u32(v->bus, key, min, max, out, e);
+
+    if (rc != -ENOENT)
+        return rc;
+    *out = otherwise;
+    return 0;
+}
+
+static int abi_read(struct xen_vbd *v, const struct vbd_abi **abi, struct err *e)
+{
+    char *protocol = xenbus_front_read(v->bus, "protocol");
+
+    *abi = vbd_abi_find(protocol);
+    if (!*abi) {
+        err_at(e, NULL, 0, "protocol");
+        err_set(e, EOPNOTSUPP, "the frontend wants '%.32s': only %s is served", protocol,
+                vbd_abi_find(NULL)->protocol);
+    }
+    free(protocol);
+    return *abi ? 0 : -EOPNOTSUPP;
+}
+
+static int vbd_connect(void *arg, struct err *e)
+{
+    struct xen_vbd *v = arg;
+    uint32_t nr_queues, order = 0, persistent;
+    const struct vbd_abi *abi;
+    int rc, has_order;
+
+    has_order = xenbus_front_read_u32(v->bus, "ring-page-order", 0, VBD_RING_ORDER_MAX, &order, e);
+    if (has_order && has_order != -ENOENT)
+        return has_order;
+    rc = abi_read(v, &abi, e);
+    if (!rc)
+        rc = front_number(v, "multi-queue-num-queues", 1, v->params.max_queues, 1, &nr_queues, e);
+    if (!rc)
+        rc = front_number(v, "feature-persistent", 0, 1, 0, &persistent, e);
+    if (rc)
+        return rc;
+    v->agreed.nr_queues = nr_queues;
+    v->agreed.nr_ring_pages = 1u << order;
+    v->agreed.nr_ring_requests = vbd_ring_nr_entries(abi, v->agreed.nr_ring_pages);
+    v->agreed.persistent = persistent && !v->params.no_persistent;
+    for (unsigned i = 0; i < nr_queues; i++) {
+        v->nr_connections = i + 1;
+        rc = queue_connect(v, i, abi, !has_order, e);
+        if (rc) {
+            vbd_disconnect(v);
+            return rc;
+        }
+    }
+    v->agreed.connected = true;
+    return 0;
+}
+
+static const struct xenbus_back_ops vbd_bus_ops = {
+    .connect = vbd_connect,
+    .disconnect = vbd_disconnect,
+};
+
+/* A queue has stopped its ring: says so once. */
+static void fault_seen(void *arg, uint32_t events)
+{
+    struct xen_vbd *v = arg;
+    uint64_t n;
+
+    if (read(v->fault_fd, &n, sizeof(n)) != sizeof(n))
+        return;
+    for (unsigned i = 0; i < v->nr_connections; i++) {
+        struct vbd_connection *c = &v->connection[i];
+        const char *fault = c->queue ? vbd_queue_fault(c->queue) : NULL;
+        char text[256];
+
+        if (!fault || c->fault_told)
+            continue;
+        c->fault_told = true;
+        snprintf(text, sizeof(text), "%s: queue %u stopped: %s", v->vdev, i, fault);
+        xenbus_back_error(v->bus, text);
+    }
+}
+
+/* ---- creation ---- */
+
+#define BACK_NODES_MAX 32
+
+struct node_list {
+    struct xenbus_node node[BACK_NODES_MAX];
+    unsigned nr;
+};
+
+static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
+{
+    struct xenbus_node *n = &l->node[l->nr++];
+    va_list ap;
+
+    n->key = key;
+    va_start(ap, fmt);
+    vsnprintf(n->value, sizeof(n->value), fmt, ap);
+    va_end(ap);
+}
+
+static void back_nodes(const struct xen_vbd *v, struct node_list *l)
+{
+    const struct xen_vbd_params *p = &v->params;
+    const struct blk_props *d = blk_disk_props(v->disk);
+
+    node_add(l, "dev", "%s", v->vdev);
+    node_add(l, "type", "%s", d->block_device ? "phy" : "file");
+    node_add(l, "params", "%s", p->disk.path ? p->disk.path : "");
+    node_add(l, "mode", "%s", d->readonly ? "r" : "w");
+    node_add(l, "device-type", "%s", p->cdrom ? "cdrom" : "disk");
+    node_add(l, "removable", "%d", p->cdrom);
+    node_add(l, "bootable", "%d", p->bootable);
+    node_add(l, "discard-enable", "%d", !p->disk.no_discard);
+
+    /* Always in units of 512 bytes: blkif.h warns of frontends that cannot do
+     * otherwise, Linux's among them. */
+    node_add(l, "sector-size", "%u", BLK_SECTOR_BYTES);
+    node_add(l, "sectors", "%llu", (unsigned long long)blk_props_nr_sectors(d));
+    node_add(l, "physical-sector-size", "%u", d->physical_block_bytes);
+    node_add(l, "info", "%u", (d->readonly ? VDISK_READONLY : 0) |
+                              (p->cdrom ? VDISK_CDROM | VDISK_REMOVABLE : 0));
+
+    node_add(l, "feature-flush-cache", "%d", d->can_flush);
+    node_add(l, "feature-barrier", "%d", d->can_flush);
+    node_add(l, "feature-discard", "%d", d->can_discard);
+    if (d->can_discard) {
+        node_add(l, "discard-granularity", "%u", d->discard_granularity_bytes);
+        node_add(l, "discard-alignment", "%u", d->discard_alignment_bytes);
+        node_add(l, "discard-secure", "0");
+    }
+    node_add(l, "feature-persistent", "%d", !p->no_persistent);
+    node_add(l, "feature-max-indirect-segments", "%u", VBD_SEGMENTS_MAX);
+    node_add(l, "max-ring-page-order", "%u", VBD_RING_ORDER_MAX);
+    node_add(l, "multi-queue-max-queues", "%u", p->max_queues);
+}
+
+static int bus_create(struct xen_vbd *v, struct err *e)
+{
+    struct xenbus_node front[] = { { "virtual-device", "" }, { "device-type", "" } };
+    struct node_list back = { .nr = 0 };
+
+    snprintf(front[0].value, sizeof(front[0].value), "%u", v->params.vdev_number);
+    snprintf(front[1].value, sizeof(front[1].value), "%s", v->params.cdrom ? "cdrom" : "disk");
+    back_nodes(v, &back);
+    return xenbus_back_create(&(struct xenbus_back_params){
+        .xs = v->params.xs,
+        .domid = v->params.domid,
+        .type = "vbd",
+        .device = v->params.vdev_number,
+        .front = front,
+        .nr_front = array_size(front),
+        .back = back.node,
+        .nr_back = back.nr,
+        .ops = &vbd_bus_ops,
+        .arg = v,
+    }, &v->bus, e);
+}
+
+int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct err *e)
+{
+    struct xen_vbd *v;
+    int rc;
+
+    if (p->max_queues < 1 || p->max_queues > XEN_VBD_QUEUES_MAX)
+        return err_set(e, EINVAL, "%u queues for a disk: expected 1 to %u", p->max_queues,
+                       XEN_VBD_QUEUES_MAX);
+    v = calloc(1, sizeof(*v));
+    if (!v)
+        return err_set(e, ENOMEM, "out of memory");
+    v->params = *p;
+    v->agreed.max_indirect_segments = VBD_SEGMENTS_MAX;
+    v->fault_fd = -1;
+    snprintf(v->vdev, sizeof(v->vdev), "%s", p->vdev);
+    rc = blk_disk_open(&p->disk, &v->disk, e);
+    if (rc)
+        goto fail;
+    v->fault_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (v->fault_fd >= 0)
+        v->fault_watch = loop_fd_add(p->loop, v->fault_fd, EPOLLIN, fault_seen, v);
+    if (!v->fault_watch) {
+        rc = err_set(e, errno, "%s: no event descriptor: %s", v->vdev, strerror(errno));
+        goto fail;
+    }
+    rc = bus_create(v, e);
+    if (rc)
+        goto fail;
+    *out = v;
+    return 0;
+fail:
+    xen_vbd_destroy(v);
+    return rc;
+}
+
+void xen_vbd_destroy(struct xen_vbd *v)
+{
+    if (!v)
+        return;
+    xenbus_back_destroy(v->bus);
+    if (v->fault_watch)
+        loop_fd_remove(v->fault_watch);
+    if (v->fault_fd >= 0)
+        close(v->fault_fd);
+    blk_disk_close(v->disk);
+    free(v);
+}
+
+/* ---- looking ---- */
+
+void xen_vbd_negotiated(const struct xen_vbd *v, struct xen_vbd_negotiated *out)
+{
+    *out = v->agreed;
+}
+
+const struct blk_props *xen_vbd_disk_props(const struct xen_vbd *v)
+{
+    return blk_disk_props(v->disk);
+}
+
+const char *xen_vbd_name(const struct xen_vbd *v)
+{
+    return v->vdev;
+}
+
+void xen_vbd_counters(const struct xen_vbd *v, struct vbd_queue_counters *total)
+{
+    *total = v->past;
+    for (unsigned i = 0; i < v->nr_connections; i++) {
+        struct vbd_queue_counters c;
+
+        if (!xen_vbd_queue_counters(v, i, &c))
+            counters_add(total, &c);
+    }
+}
+
+int xen_vbd_queue_counters(const struct xen_vbd *v, unsigned queue,
+                           struct vbd_queue_counters *out)
+{
+    if (queue >= v->nr_connections || !v->connection[queue].queue)
+        return -ENOENT;
+    vbd_queue_counters(v->connection[queue].queue, out);
+    return 0;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* A Xen virtual block device (xen/io/blkif.h): the face of a disk towards a Xen
+ * guest.  Control runs on the loop's thread; each of the guest's rings gets a
+ * thread of its own (xen_vbd_queue.h) while the guest is connected. */
+#ifndef XENOLITH_DEV_XEN_VBD_H
+#define XENOLITH_DEV_XEN_VBD_H
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "blk/disk.h"
+#include "dev/xen_vbd_queue.h"
+#include "xen/gnttab_host.h"
+#include "xen/hostport.h"
+#include "xen/xs_client.h"
+
+struct xen_vbd;
+
+#define XEN_VBD_QUEUES_MAX  64u
+/* a good poll_max_ns: about what one wake-up of a sleeping thread costs */
+#define XEN_VBD_POLL_MAX_NS 100000u
+
+/* Everything pointed at must outlive the device, except the disk's path and the
+ * name, which are copied. */
+struct xen_vbd_params {
+    struct loop *loop;
+    struct xs_client *xs;
+    struct gnttab_host *grants;
+    const struct xen_hostport_ops *port_ops;
+    void *port_owner;
+    unsigned domid;
+    unsigned vdev_number;       /* 51712 for xvda: docs/misc/vbd-interface of Xen */
+    const char *vdev;           /* "xvda" */
+    struct blk_spec disk;
+    bool cdrom;
+    bool bootable;
+    bool no_persistent;         /* do not offer persistent grants */
+    unsigned max_queues;        /* offered; 1 .. XEN_VBD_QUEUES_MAX */
+    uint64_t poll_max_ns;       /* a queue polls at most this long before it sleeps; 0: never */
+};
+
+/* What the guest and the device agreed on, last. */
+struct xen_vbd_negotiated {
+    bool connected;             /* now; the rest stays when the guest has gone */
+    unsigned nr_queues;
+    unsigned nr_ring_pages;     /* per queue */
+    unsigned nr_ring_requests;  /* per queue */
+    bool persistent;
+    unsigned max_indirect_segments;     /* offered */
+};
+
+/* Opens the disk and offers the device to the guest through xenstore.  0 or
+ * -errno; nothing is left behind then. */
+int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct err *e);
+/* Requests in flight are completed first. */
+void xen_vbd_destroy(struct xen_vbd *v);
+
+void xen_vbd_negotiated(const struct xen_vbd *v, struct xen_vbd_negotiated *out);
+const struct blk_props *xen_vbd_disk_props(const struct xen_vbd *v);
+const char *xen_vbd_name(const struct xen_vbd *v);
+
+/* Of all queues since the device was made, past connections included (but
+ * grants_held, which is of now).  The loop's thread. */
+void xen_vbd_counters(const struct xen_vbd *v, struct vbd_queue_counters *total);
+/* Of one queue of this connection.  0 or -ENOENT. */
+int xen_vbd_queue_counters(const struct xen_vbd *v, unsigned queue,
+                           struct vbd_queue_counters *out);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+#include "dev/xen_vbd_grants.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int vbd_grants_init(struct vbd_grants *g, struct gnttab_host *table, bool persistent)
+{
+    *g = (struct vbd_grants){ .table = table };
+    if (persistent) {
+        g->entry = calloc(VBD_GRANTS_MAX, sizeof(*g->entry));
+        if (!g->entry)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+void vbd_grants_free(struct vbd_grants *g)
+{
+    for (unsigned i = 0; g->entry && i < VBD_GRANTS_MAX; i++)
+        if (g->entry[i].page)
+            gnttab_host_unmap(g->table, g->entry[i].ref, true);
+    free(g->entry);
+    g->entry = NULL;
+}
+
+/* The entry to be replaced: a free one, else one not used lately, else any that
+ * no request uses (the set is swept: all of it counts as not used lately). */
+static struct vbd_grant *victim_find(struct vbd_grant *set)
+{
+    struct vbd_grant *idle = NULL;
+
+    for (unsigned w = 0; w < VBD_GRANTS_WAYS; w++) {
+        if (!set[w].page)
+            return &set[w];
+        if (set[w].nr_users)
+            continue;
+        if (!idle || (idle->recent && !set[w].recent))
+            idle = &set[w];
+    }
+    if (idle && idle->recent)
+        for (unsigned w = 0; w < VBD_GRANTS_WAYS; w++)
+            set[w].recent = false;
+    return idle;
+}
+
+static int take_transient(struct vbd_grants *g, uint32_t ref, bool write, void **page,
+                          struct vbd_hold *hold)
+{
+    *hold = (struct vbd_hold){ ref, write ? VBD_HOLD_WRITE : VBD_HOLD_READ };
+    return gnttab_host_map(g->table, ref, write, page);
+}
+
+static void entry_use(struct vbd_grants *g, struct vbd_grant *entry, void **page,
+                      struct vbd_hold *hold)
+{
+    entry->nr_users++;
+    entry->recent = true;
+    *page = entry->page;
+    *hold = (struct vbd_hold){ entry->ref, (int32_t)(entry - g->entry) };
+}
+
+int vbd_grants_take(struct vbd_grants *g, uint32_t ref, bool write, void **page,
+                    struct vbd_hold *hold)
+{
+    struct vbd_grant *set, *entry;
+    void *mapped;
+
+    if (!g->entry)
+        return take_transient(g, ref, write, page, hold);
+    set = &g->entry[ref % VBD_GRANTS_SETS * VBD_GRANTS_WAYS];
+    for (unsigned w = 0; w < VBD_GRANTS_WAYS; w++) {
+        if (set[w].page && set[w].ref == ref && set[w].nr_users < UINT16_MAX) {
+            entry_use(g, &set[w], page, hold);
+            return 0;
+        }
+    }
+    /* A frontend that said feature-persistent grants everything for writing; a
+     * page it does not is held for this request only. */
+    entry = victim_find(set);
+    if (!entry || gnttab_host_map(g->table, ref, true, &mapped))
+        return take_transient(g, ref, write, page, hold);
+    if (entry->page)
+        gnttab_host_unmap(g->table, entry->ref, true);
+    else
+        g->nr_held++;
+    *entry = (struct vbd_grant){ .page = mapped, .ref = ref };
+    entry_use(g, entry, page, hold);
+    return 0;
+}
+
+void vbd_grants_give(struct vbd_grants *g, const struct vbd_hold *hold)
+{
+    if (hold->entry >= 0)
+        g->entry[hold->entry].nr_users--;
+    else
+        gnttab_host_unmap(g->table, hold->ref, hold->entry == VBD_HOLD_WRITE);
+}

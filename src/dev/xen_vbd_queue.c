@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/* The thread's loop: turn, turn, turn ... nothing to do: poll, then sleep.
+ *
+ * A turn takes what the ring holds, hands all of it to the engine with one
+ * flush, reaps what is done, shows the guest all responses with one publish and
+ * notifies at most once.
+ *
+ * Polling.  While the thread polls, the ring's req_event stays where it is, so
+ * the guest does not notify: each notification saved is an exit of the guest and
+ * a wake-up of this thread.  How long to poll is learnt from what polling met:
+ *   - work after t ns: the window becomes at least 2 t (up to poll_max_ns);
+ *   - nothing: it halves, and is given up below POLL_MIN_NS;
+ *   - once given up, one idle period in POLL_PROBE_EVERY polls for the longest
+ *     window, to learn whether that would pay again.
+ * Whether sleeping was long cannot tell: that figure holds the exit and the
+ * wake-up that polling would have saved.  sched_yield() every POLL_YIELD_NS lets
+ * another thread have the processor, a virtual CPU of the guest not least; on a
+ * processor nobody else wants it costs little.
+ *
+ * Sleeping.  vbd_ring_arm() asks for a notification and looks at the ring once
+ * more; then blk_queue_wait() sleeps for the port's kick_fd and for completions
+ * at once.  vbd_queue_stop() writes to kick_fd too. */
+#include "dev/xen_vbd_queue.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/atomic.h"
+#include "base/loop.h"
+
+#define TURN_REQUESTS_MAX 32u
+#define POLL_MIN_NS       4000u
+#define POLL_YIELD_NS     10000u
+#define POLL_PROBE_EVERY  16u
+
+struct vbd_queue {
+    struct vbd_queue_params params;
+    char name[16];
+    pthread_t thread;
+    sem_t started;
+    int start_rc;
+    struct err *start_err;
+    bool stop;                      /* set by vbd_queue_stop() */
+
+    cacheline_aligned struct vbd_ring ring;
+    struct blk_queue *blk;
+    uint64_t poll_window_ns;
+    unsigned idle_since_probe;
+    const char *fault;              /* the ring's, for other threads */
+    uint64_t interrupts, kicks, sleeps, polls_hit, polls_missed;
+};
+
+static void count(uint64_t *counter)
+{
+    store_relaxed(counter, *counter + 1);
+}
+
+static void event_raise(int fd)
+{
+    const uint64_t one = 1;
+
+    if (write(fd, &one, sizeof(one)) < 0)
+        return;     /* the counter is full: whoever reads it has been told */
+}
+
+static int queue_open(struct vbd_queue *q, struct err *e)
+{
+    struct blk_queue_params p = {
+        .nr_reqs = vbd_ring_nr_entries(q->params.ring.abi, q->params.ring.nr_pages),
+        .max_iov = VBD_SEGMENTS_MAX,
+        .wake_fd = q->params.port->kick_fd,
+        .complete = vbd_ring_complete,
+        .arg = &q->ring,
+    };
+    int rc = vbd_ring_init(&q->ring, &q->params.ring);
+
+    if (rc)
+        return err_set(e, -rc, "out of memory for a ring of %u requests", p.nr_reqs);
+    rc = blk_queue_open(q->params.disk, &p, &q->blk, e);
+    if (rc) {
+        vbd_ring_free(&q->ring);
+        return rc;
+    }
+    vbd_ring_set_queue(&q->ring, q->blk);
+    return 0;
+}
+
+static void fault_report(struct vbd_queue *q)
+{
+    /* pairs with vbd_queue_fault() */
+    store_release(&q->fault, vbd_ring_fault(&q->ring));
+    event_raise(q->params.fault_fd);
+}
+
+/* How much was done. */
+static unsigned queue_turn(struct vbd_queue *q)
+{
+    unsigned done = vbd_ring_take(&q->ring, TURN_REQUESTS_MAX);
+
+    blk_queue_flush(q->blk);
+    done += blk_queue_reap(q->blk);
+    if (vbd_ring_publish(&q->ring) && xen_hostport_notify(q->params.port))
+        count(&q->interrupts);
+    if (unlikely(vbd_ring_fault(&q->ring) && !q->fault))
+        fault_report(q);
+    return done;
+}
+
+/* How long to poll in this idle period. */
+static uint64_t poll_window(struct vbd_queue *q)
+{
+    if (q->poll_window_ns)
+        return q->poll_window_ns;
+    if (++q->idle_since_probe < POLL_PROBE_EVERY)
+        return 0;
+    q->idle_since_probe = 0;
+    return q->params.poll_max_ns;
+}
+
+/* True when there was work. */
+static bool queue_poll(struct vbd_queue *q)
+{
+    uint64_t window = poll_window(q), start, spent = 0, yielded = 0;
+
+    if (!window)
+        return false;
+    start = loop_now_ns();
+    while (spent < window && !load_relaxed(&q->stop)) {
+        if (queue_turn(q)) {
+            q->poll_window_ns = max_of(q->poll_window_ns, 2 * spent + POLL_MIN_NS);
+            q->poll_window_ns = min_of(q->poll_window_ns, q->params.poll_max_ns);
+            count(&q->polls_hit);
+            return true;
+        }
+        if (spent - yielded >= POLL_YIELD_NS) {
+            sched_yield();
+            yielded = spent;
+        } else {
+            cpu_relax();
+        }
+        spent = loop_now_ns() - start;
+    }
+    q->poll_window_ns = q->poll_window_ns / 2 < POLL_MIN_NS ? 0 : q->poll_window_ns / 2;
+    count(&q->polls_missed);
+    return false;
+}
+
+static void queue_sleep(struct vbd_queue *q)
+{
+    uint64_t n;
+
+    count(&q->sleeps);
+    if (!blk_queue_wait(q->blk, -1))
+        return;
+    if (read(q->params.port->kick_fd, &n, sizeof(n)) == sizeof(n))
+        count(&q->kicks);
+}
+
+static void *queue_main(void *arg)
+{
+    struct vbd_queue *q = arg;
+
+    q->start_rc = queue_open(q, q->start_err);
+    if (q->start_rc) {
+        sem_post(&q->started);
+        return NULL;
+    }
+    sem_post(&q->started);
+    /* pairs with vbd_queue_stop() */
+    while (!load_acquire(&q->stop)) {
+        if (queue_turn(q) || queue_poll(q) || vbd_ring_arm(&q->ring))
+            continue;
+        queue_sleep(q);
+    }
+    vbd_ring_close(&q->ring);
+    while (blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring)) {
+        if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
+            queue_sleep(q);
+    }
+    vbd_ring_free(&q->ring);
+    return NULL;
+}
+
+static int thread_start(struct vbd_queue *q, struct err *e)
+{
+    sigset_t all, old;
+    int rc;
+
+    /* signals are for the thread that runs the event loop */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    rc = pthread_create(&q->thread, NULL, queue_main, q);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc)
+        return err_set(e, rc, "no thread for %s: %s", q->name, strerror(rc));
+    pthread_setname_np(q->thread, q->name);
+    while (sem_wait(&q->started))
+        ;
+    if (q->start_rc)
+        pthread_join(q->thread, NULL);
+    return q->start_rc;
+}
+
+int vbd_queue_start(const struct vbd_queue_params *p, struct vbd_queue **out, struct err *e)
+{
+    struct vbd_queue *q = aligned_alloc(CACHE_LINE_BYTES, sizeof(*q));
+    int rc;
+
+    if (!q)
+        return err_set(e, ENOMEM, "out of memory");
+    memset(q, 0, sizeof(*q));
+    q->params = *p;
+    q->start_err = e;
+    snprintf(q->name, sizeof(q->name), "%s", p->name);
+    sem_init(&q->started, 0, 0);
+    rc = thread_start(q, e);
+    if (rc) {
+        sem_destroy(&q->started);
+        free(q);
+        return rc;
+    }
+    *out = q;
+    return 0;
+}
+
+void vbd_queue_stop(struct vbd_queue *q, struct vbd_queue_counters *last)
+{
+    store_release(&q->stop, true);      /* pairs with queue_main() */
+    event_raise(q->params.port->kick_fd);
+    pthread_join(q->thread, NULL);
+    vbd_queue_counters(q, last);
+    blk_queue_close(q->blk);    /* its owner has ended: it is ours */
+    sem_destroy(&q->started);
+    free(q);
+}
+
+const char *vbd_queue_fault(const struct vbd_queue *q)
+{
+    return load_acquire(&q->fault);     /* pairs with fault_report() */
+}
+
+void vbd_queue_counters(const struct vbd_queue *q, struct vbd_queue_counters *out)
+{
+    const struct vbd_ring_counters *c = &q->ring.counters;
+
+    out->ring = (struct vbd_ring_counters){
+        .requests = load_relaxed(&c->requests),
+        .segments = load_relaxed(&c->segments),
+        .bytes = load_relaxed(&c->bytes),
+        .errors = load_relaxed(&c->errors),
+        .notifies = load_relaxed(&c->notifies),
+        .grants_held = load_relaxed(&c->grants_held),
+    };
+    blk_queue_stats(q->blk, &out->blk);
+    out->interrupts = load_relaxed(&q->interrupts);
+    out->kicks = load_relaxed(&q->kicks);
+    out->sleeps = load_relaxed(&q->sleeps);
+    out->polls_hit = load_relaxed(&q->polls_hit);
+    out->polls_missed = load_relaxed(&q->polls_missed);
+}
