@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "x86/elf_notes.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -98,8 +97,8 @@ static int xen_note_string(unsigned type, struct span desc, char *out, size_t si
     size_t len = strnlen((const char *)desc.data, desc.bytes);
 
     if (len >= size)
-        return err_set(e, ENOEXEC, "Xen ELF note %u has a string of %zu bytes, expected at most %zu",
-                       type, len, size - 1);
+        return err_set(e, ENOEXEC, "Xen ELF note %u has a string of %zu bytes, expected at most "
+                       "%zu", type, len, size - 1);
     memcpy(out, desc.data, len);
     out[len] = 0;
     return 0;
@@ -194,8 +193,8 @@ static int elf_notes_walk(struct span s, uint64_t alignment, struct xen_notes *o
         desc = align_up(name + h.n_namesz, a);
         end = desc + h.n_descsz;
         if (end > s.bytes)
-            return err_set(e, ENOEXEC, "ELF note of type %" PRIu32 " ends %" PRIu64 " bytes past its "
-                           "segment: truncated or corrupt", h.n_type, end - s.bytes);
+            return err_set(e, ENOEXEC, "ELF note of type %" PRIu32 " ends %" PRIu64 " bytes past "
+                           "its segment: truncated or corrupt", h.n_type, end - s.bytes);
         if (h.n_namesz == 4 && !memcmp(s.data + name, "Xen", 4)) {
             int rc = xen_note_take(h.n_type, (struct span){ s.data + desc, h.n_descsz }, out, e);
 
@@ -292,42 +291,42 @@ static bool section_is_named(const uint8_t *elf, size_t bytes, const Elf64_Ehdr 
            !memcmp(s.data + sh->sh_name, name, strlen(name) + 1);
 }
 
-int elf_notes_read(const uint8_t *elf, size_t bytes, struct xen_notes *out, struct err *e)
+int elf_notes_read(const Elf64_Ehdr *eh, const uint8_t *elf, size_t bytes, struct xen_notes *out,
+                   struct err *e)
 {
     struct span s, guest = { 0 };
-    Elf64_Ehdr eh;
     int rc = 0;
 
     *out = (struct xen_notes){ 0 };
-    memcpy(&eh, elf, sizeof(eh));
-    for (unsigned i = 0; !rc && i < eh.e_phnum; i++) {
+    for (unsigned i = 0; !rc && i < eh->e_phnum; i++) {
         Elf64_Phdr ph;
 
-        memcpy(&ph, elf + eh.e_phoff + i * sizeof(ph), sizeof(ph));
+        memcpy(&ph, elf + eh->e_phoff + i * sizeof(ph), sizeof(ph));
         if (ph.p_type != PT_NOTE)
             continue;
         if (!elf_span(elf, bytes, ph.p_offset, ph.p_filesz, &s))
-            return err_set(e, ENOEXEC, "ELF note segment lies beyond the end of the file: truncated");
+            return err_set(e, ENOEXEC, "ELF note segment lies beyond the %zu bytes of the kernel: "
+                           "truncated", bytes);
         rc = elf_notes_walk(s, ph.p_align, out, e);
     }
     if (rc || out->present)
         return rc;
 
-    for (unsigned i = 0; !rc && i < eh.e_shnum; i++) {
+    for (unsigned i = 0; !rc && i < eh->e_shnum; i++) {
         Elf64_Shdr sh;
 
-        memcpy(&sh, elf + eh.e_shoff + i * sizeof(sh), sizeof(sh));
+        memcpy(&sh, elf + eh->e_shoff + i * sizeof(sh), sizeof(sh));
         if (sh.sh_type == SHT_NOBITS || !elf_span(elf, bytes, sh.sh_offset, sh.sh_size, &s))
             continue;
         if (sh.sh_type == SHT_NOTE)
             rc = elf_notes_walk(s, sh.sh_addralign, out, e);
-        else if (section_is_named(elf, bytes, &eh, &sh, "__xen_guest"))
+        else if (section_is_named(elf, bytes, eh, &sh, "__xen_guest"))
             guest = s;
     }
     if (!rc && !out->present && guest.data)
         rc = xen_guest_parse(guest, out, e);
     if (!rc && !out->present)
-        rc = err_set(e, ENOEXEC, "kernel has no Xen ELF notes: expected one built to run as a Xen PV "
-                     "guest (Linux: CONFIG_XEN_PV)");
+        rc = err_set(e, ENOEXEC, "kernel has no Xen ELF notes: expected one built to run as a Xen "
+                     "PV guest (Linux: CONFIG_XEN_PV)");
     return rc;
 }

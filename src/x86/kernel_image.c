@@ -68,6 +68,7 @@ static int bzimage_payload(const uint8_t **data, size_t *bytes, struct err *e)
     return 0;
 }
 
+/* Fills *eh; without section headers, e_shnum is 0. */
 static int elf_header_check(const uint8_t *elf, size_t bytes, Elf64_Ehdr *eh, struct err *e)
 {
     uint64_t table;
@@ -167,13 +168,13 @@ static int notes_check(struct kernel_image *k, uint64_t entry, uint64_t start, u
                        PRIx64 " to %#" PRIx64 ", expected above VIRT_BASE %#" PRIx64, start,
                        k->virt_start, k->virt_end, n->virt_base);
     if (k->entry < k->virt_start || k->entry >= k->virt_end)
-        return err_set(e, ENOEXEC, "entry point %#" PRIx64 " is not in the kernel, %#" PRIx64 " to %#"
-                       PRIx64, k->entry, k->virt_start, k->virt_end);
+        return err_set(e, ENOEXEC, "entry point %#" PRIx64 " is not in the kernel, %#" PRIx64
+                       " to %#" PRIx64, k->entry, k->virt_start, k->virt_end);
     if (xen_notes_have(n, XEN_ELFNOTE_HYPERCALL_PAGE) &&
         (n->hypercall_page & PAGE_MASK || n->hypercall_page < k->virt_start ||
          n->hypercall_page >= k->virt_end))
-        return err_set(e, ENOEXEC, "hypercall page %#" PRIx64 " is not a page of the kernel, %#" PRIx64
-                       " to %#" PRIx64, n->hypercall_page, k->virt_start, k->virt_end);
+        return err_set(e, ENOEXEC, "hypercall page %#" PRIx64 " is not a page of the kernel, %#"
+                       PRIx64 " to %#" PRIx64, n->hypercall_page, k->virt_start, k->virt_end);
     if (xen_notes_have(n, XEN_ELFNOTE_INIT_P2M) && n->init_p2m >= k->virt_start &&
         n->init_p2m < k->virt_end)
         return err_set(e, ENOEXEC, "INIT_P2M %#" PRIx64 " lies in the kernel", n->init_p2m);
@@ -190,7 +191,7 @@ static int elf_parse(struct kernel_image *k, struct err *e)
     if (!rc)
         rc = elf_segments_take(&eh, k, &start, &end, e);
     if (!rc)
-        rc = elf_notes_read(k->elf, k->elf_bytes, &k->notes, e);
+        rc = elf_notes_read(&eh, k->elf, k->elf_bytes, &k->notes, e);
     return rc ? rc : notes_check(k, eh.e_entry, start, end, e);
 }
 
@@ -216,8 +217,8 @@ int kernel_image_parse(const void *data, size_t bytes, const char *name,
 
     f = payload_format_of(p, bytes);
     if (f == PAYLOAD_UNKNOWN || (!bz && f != PAYLOAD_ELF && f != PAYLOAD_GZIP))
-        return err_set(e, ENOEXEC, bz ? "bzImage payload of unknown format, expected gzip, xz, lzma, "
-                       "lz4 or zstd" : "not a kernel: expected a bzImage or an ELF file");
+        return err_set(e, ENOEXEC, "%s", bz ? "bzImage payload of unknown format, expected gzip, "
+                       "xz, lzma, lz4 or zstd" : "not a kernel: expected a bzImage or an ELF file");
     if (f != PAYLOAD_ELF) {
         rc = payload_expand(f, p, bytes, KERNEL_IMAGE_BYTES_MAX, &out->map, &out->map_bytes, e);
         if (rc)

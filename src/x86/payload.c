@@ -206,8 +206,8 @@ int payload_expand(enum payload_format f, const uint8_t *data, size_t bytes,
         return err_set(e, ENOEXEC, "%s payload of %zu bytes: truncated", name, bytes);
     declared = le32(data + bytes - 4);
     if (!declared || declared > max_bytes)
-        return err_set(e, ENOEXEC, "%s payload says that it expands to %" PRIu32 " bytes, "
-                       "expected 1 to %" PRIu64 ": truncated or corrupt", name, declared, max_bytes);
+        return err_set(e, ENOEXEC, "%s payload says that it expands to %" PRIu32 " bytes, expected "
+                       "1 to %" PRIu64 ": truncated or corrupt", name, declared, max_bytes);
 
     out = mmap(NULL, declared, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

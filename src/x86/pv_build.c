@@ -107,8 +107,8 @@ static int initial_mapping_place(struct pv_layout *l, uint64_t *next, struct err
         nr = need;
         if (num_add_overflows(l->virt_base, (*next + nr + 1) * PAGE_SIZE + PV_PAD_BYTES +
                               PV_ALIGN_BYTES - 1, &end))
-            return err_set(e, ENOEXEC, "kernel and boot data of %" PRIu64 " MiB do not fit above its "
-                           "VIRT_BASE %#" PRIx64, *next * PAGE_SIZE / MIB, l->virt_base);
+            return err_set(e, ENOEXEC, "kernel and boot data of %" PRIu64 " MiB do not fit above "
+                           "its VIRT_BASE %#" PRIx64, *next * PAGE_SIZE / MIB, l->virt_base);
         end = align_down(end, PV_ALIGN_BYTES);
         last = end - 1;
         need = 1;
@@ -134,8 +134,9 @@ static int p2m_apart_place(struct pv_layout *l, uint64_t nr_p2m, uint64_t *next,
     if (rc)
         return rc;
     if (last >= l->virt_base)
-        return err_set(e, ENOEXEC, "p2m list of %" PRIu64 " MiB at INIT_P2M %#" PRIx64 " would reach "
-                       "VIRT_BASE %#" PRIx64, nr_p2m * PAGE_SIZE / MIB, l->p2m_va, l->virt_base);
+        return err_set(e, ENOEXEC, "p2m list of %" PRIu64 " MiB at INIT_P2M %#" PRIx64 " would "
+                       "reach VIRT_BASE %#" PRIx64, nr_p2m * PAGE_SIZE / MIB,
+                       l->p2m_va, l->virt_base);
     for (unsigned level = 1; level < 4; level++) {
         nr_tables += tables_at_level(l->p2m_va, last, level);
         /* the first table of the initial mapping may serve both */
@@ -299,8 +300,8 @@ static int ramdisk_read(struct pv_builder *b, struct err *e)
 
             err_at(e, b->p->ramdisk_name, 0, NULL);
             return n < 0 ? err_set(e, code, "cannot read the ramdisk: %s", strerror(code))
-                         : err_set(e, code, "ramdisk ended after %" PRIu64 " bytes, expected %" PRIu64,
-                                   done, bytes);
+                         : err_set(e, code, "ramdisk ended after %" PRIu64 " bytes, expected %"
+                                   PRIu64, done, bytes);
         }
         done += (uint64_t)n;
     }
@@ -394,8 +395,8 @@ int pv_build(const struct pv_build_params *p, struct pv_build_result *out, struc
     if (rc)
         return rc;
     if (l->nr_pages > p->nr_pages)
-        return err_set(e, ENOMEM, "kernel, ramdisk and boot data need %" PRIu64 " MiB of memory, the "
-                       "guest has %" PRIu64, div_round_up(l->nr_pages * PAGE_SIZE, MIB),
+        return err_set(e, ENOMEM, "kernel, ramdisk and boot data need %" PRIu64 " MiB of memory, "
+                       "the guest has %" PRIu64, div_round_up(l->nr_pages * PAGE_SIZE, MIB),
                        p->nr_pages * PAGE_SIZE / MIB);
     b.ram = guest_mem_ptr(p->mem, gpa(p->first_mfn << PAGE_SHIFT), p->nr_pages << PAGE_SHIFT);
     if (!b.ram)

@@ -115,6 +115,27 @@ static void kernel_without_xen_notes_is_an_error_that_says_so(void **state)
     assert_non_null(strstr(e.text, "kernel has no Xen ELF notes"));
 }
 
+static void section_count_without_a_section_table_counts_for_nothing(void **state)
+{
+    struct image_shape s = plain;
+    struct notes n = { 0 };
+    struct kernel_image k;
+    struct image i;
+    struct err e = { 0 };
+    void *copy;
+
+    s.place = NOTES_NOWHERE;
+    notes_add_common(&n);
+    image_make(&i, &s, &n);
+    image_ehdr(&i)->e_shoff = 0;
+    image_ehdr(&i)->e_shnum = 60000;
+    copy = malloc(i.bytes);
+    memcpy(copy, i.data, i.bytes);
+    assert_int_equal(kernel_image_parse(copy, i.bytes, "k", &k, &e), -ENOEXEC);
+    assert_non_null(strstr(e.text, "kernel has no Xen ELF notes"));
+    free(copy);
+}
+
 static void legacy_section_is_read(void **state)
 {
     struct image_shape s = plain;
@@ -254,6 +275,7 @@ int main(void)
         cmocka_unit_test(all_notes_of_a_linux_kernel_are_read),
         cmocka_unit_test(notes_are_found_in_sections_without_a_note_segment),
         cmocka_unit_test(kernel_without_xen_notes_is_an_error_that_says_so),
+        cmocka_unit_test(section_count_without_a_section_table_counts_for_nothing),
         cmocka_unit_test(legacy_section_is_read),
         cmocka_unit_test(number_of_odd_size_is_an_error),
         cmocka_unit_test(overlong_string_is_an_error),
