@@ -134,7 +134,7 @@ static void compress_lzma(const struct image *in, struct image *out, bool xz)
         { LZMA_FILTER_X86, NULL }, { LZMA_FILTER_LZMA2, &options }, { LZMA_VLI_UNKNOWN, NULL },
     };
 
-    check(!lzma_lzma_preset(&options, 6), "lzma");
+    check(!lzma_lzma_preset(&options, 0), "lzma");
     if (xz)     /* as the kernel's scripts/xz_wrap.sh does */
         check(lzma_stream_encoder(&s, filters, LZMA_CHECK_CRC32) == LZMA_OK, "xz");
     else
