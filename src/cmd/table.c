@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cmd/lab.h"
+#include "ctl/xenstored.h"
 
 static const char list_options[] =
     "-l, --long               Output all VM details, as JSON.\n"
@@ -46,6 +47,8 @@ static const struct cmd table[] = {
     { "lab", cmd_lab, "[options] -- <Command> [args]",
       "Run a command in a throw-away machine that has KVM", NULL },
     { "help", cmd_help, "[Command]", "Print this list, or help on one command", NULL },
+    { "xenstored", ctl_xenstored_main, "--run-dir <Dir> [--grace-ms <N>]",
+      "Serve the xenstore of a run-time directory", NULL, false, true },
     { "version", cmd_version, "", "Print the version of this program", NULL },
 };
 
