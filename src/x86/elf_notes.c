@@ -178,10 +178,10 @@ static int xen_note_take(uint32_t type, struct span desc, struct xen_notes *out,
     return rc;
 }
 
-/* Notes are padded to the alignment of their segment when that is 8, else to 4. */
-static int elf_notes_walk(struct span s, uint64_t alignment, struct xen_notes *out, struct err *e)
+/* Names and descriptors are padded to 4 bytes, whatever alignment their segment
+ * claims: so does Xen, and GRUB's images rely on it. */
+static int elf_notes_walk(struct span s, struct xen_notes *out, struct err *e)
 {
-    uint64_t a = alignment == 8 ? 8 : 4;
     uint64_t at = 0;
 
     while (s.bytes - at >= sizeof(Elf64_Nhdr)) {
@@ -190,7 +190,7 @@ static int elf_notes_walk(struct span s, uint64_t alignment, struct xen_notes *o
 
         memcpy(&h, s.data + at, sizeof(h));
         name = at + sizeof(h);
-        desc = align_up(name + h.n_namesz, a);
+        desc = align_up(name + h.n_namesz, (uint64_t)4);
         end = desc + h.n_descsz;
         if (end > s.bytes)
             return err_set(e, ENOEXEC, "ELF note of type %" PRIu32 " ends %" PRIu64 " bytes past "
@@ -201,7 +201,7 @@ static int elf_notes_walk(struct span s, uint64_t alignment, struct xen_notes *o
             if (rc)
                 return rc;
         }
-        at = min_of(align_up(end, a), (uint64_t)s.bytes);
+        at = min_of(align_up(end, (uint64_t)4), (uint64_t)s.bytes);
     }
     return 0;
 }
@@ -307,7 +307,7 @@ int elf_notes_read(const Elf64_Ehdr *eh, const uint8_t *elf, size_t bytes, struc
         if (!elf_span(elf, bytes, ph.p_offset, ph.p_filesz, &s))
             return err_set(e, ENOEXEC, "ELF note segment lies beyond the %zu bytes of the kernel: "
                            "truncated", bytes);
-        rc = elf_notes_walk(s, ph.p_align, out, e);
+        rc = elf_notes_walk(s, out, e);
     }
     if (rc || out->present)
         return rc;
@@ -319,7 +319,7 @@ int elf_notes_read(const Elf64_Ehdr *eh, const uint8_t *elf, size_t bytes, struc
         if (sh.sh_type == SHT_NOBITS || !elf_span(elf, bytes, sh.sh_offset, sh.sh_size, &s))
             continue;
         if (sh.sh_type == SHT_NOTE)
-            rc = elf_notes_walk(s, sh.sh_addralign, out, e);
+            rc = elf_notes_walk(s, out, e);
         else if (section_is_named(elf, bytes, eh, &sh, "__xen_guest"))
             guest = s;
     }

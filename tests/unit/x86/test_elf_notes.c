@@ -136,6 +136,23 @@ static void section_count_without_a_section_table_counts_for_nothing(void **stat
     free(copy);
 }
 
+static void notes_are_padded_to_4_bytes_in_segments_aligned_to_8(void **state)
+{
+    struct image_shape s = plain;
+    struct notes n = { 0 };
+    struct kernel_image k;
+    struct image i;
+    struct err e = { 0 };
+
+    note_add_u32(&n, XEN_ELFNOTE_SUSPEND_CANCEL, 1);
+    notes_add_common(&n);
+    image_make(&i, &s, &n);
+    image_phdr(&i)[1].p_align = 8;
+    assert_int_equal(kernel_image_parse(i.data, i.bytes, "k", &k, &e), 0);
+    assert_string_equal(k.notes.guest_os, "testos");
+    assert_int_equal(k.notes.suspend_cancel, 1);
+}
+
 static void legacy_section_is_read(void **state)
 {
     struct image_shape s = plain;
@@ -276,6 +293,7 @@ int main(void)
         cmocka_unit_test(notes_are_found_in_sections_without_a_note_segment),
         cmocka_unit_test(kernel_without_xen_notes_is_an_error_that_says_so),
         cmocka_unit_test(section_count_without_a_section_table_counts_for_nothing),
+        cmocka_unit_test(notes_are_padded_to_4_bytes_in_segments_aligned_to_8),
         cmocka_unit_test(legacy_section_is_read),
         cmocka_unit_test(number_of_odd_size_is_an_error),
         cmocka_unit_test(overlong_string_is_an_error),
