@@ -10,7 +10,6 @@
 
 #include <xen/io/console.h>
 
-#include "ctl/xenstored.h"
 #include "dev/xen_console.h"
 
 struct vm_guest {
@@ -135,10 +134,4 @@ void vm_guest_info(const struct vm_guest *g, struct vm_guest_info *info)
 struct xen_console *vm_guest_console(struct vm_guest *g)
 {
     return g->console;
-}
-
-int ctl_xenstored_ensure(const char *run_dir, char *socket_path, size_t size, struct err *e)
-{
-    snprintf(socket_path, size, "%s/xenstored", run_dir);
-    return 0;
 }
