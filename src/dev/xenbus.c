@@ -30,6 +30,8 @@
 
 #define PATH_BYTES   128
 #define TX_TRIES_MAX 16
+/* Errors of one device that go to the log; a guest can make any number. */
+#define ERRORS_LOGGED_MAX 16
 
 struct xenbus_back {
     struct xs_client *xs;
@@ -38,6 +40,7 @@ struct xenbus_back {
     void *arg;
     enum xenbus_state state;
     bool connected;
+    unsigned nr_errors;
     char front[PATH_BYTES], back[PATH_BYTES], back_parent[PATH_BYTES];
 };
 
@@ -79,8 +82,19 @@ static void back_disconnect(struct xenbus_back *b)
 
 void xenbus_back_error(struct xenbus_back *b, const char *text)
 {
-    log_error("%s: %s", b->back, text);
-    node_write(b, XS_NO_TRANSACTION, b->back, "error", text);
+    char clean[512];
+
+    snprintf(clean, sizeof(clean), "%s", text);
+    /* it may quote the guest, and terminals obey control characters */
+    for (char *c = clean; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+    if (b->nr_errors < ERRORS_LOGGED_MAX)
+        log_error("%s: %s", b->back, clean);
+    else if (b->nr_errors == ERRORS_LOGGED_MAX)
+        log_error("%s: further errors of this device are not logged", b->back);
+    b->nr_errors += b->nr_errors <= ERRORS_LOGGED_MAX;
+    node_write(b, XS_NO_TRANSACTION, b->back, "error", clean);
 }
 
 static void back_connect(struct xenbus_back *b)

@@ -53,7 +53,8 @@ char *xenbus_front_read(struct xenbus_back *b, const char *key);
 int xenbus_front_read_u32(struct xenbus_back *b, const char *key, uint32_t min, uint32_t max,
                           uint32_t *out, struct err *e);
 
-/* Says what is wrong in the backend's "error" node and in the log. */
+/* Says what is wrong in the backend's "error" node and, the first few times, in
+ * the log.  What is not printable ASCII becomes '?'. */
 void xenbus_back_error(struct xenbus_back *b, const char *text);
 
 #endif

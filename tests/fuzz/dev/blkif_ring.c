@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/* A guest that writes anything into ring, descriptors and grant table, at any
+ * time.  The input is a script: two bytes of set-up, then commands.  The driver
+ * underneath checks that all memory it is given is the guest's, that vectors
+ * have the lengths they claim, and nothing reaches it beyond the disk's end;
+ * after the script every request taken must have been answered once, and no
+ * grant may still be in use. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blk/driver.h"
+#include "dev/xen_vbd_ring.h"
+#include "mem/guest_mem.h"
+#include "xen/gnttab_host.h"
+
+#define NR_PAGES     64u
+#define RAM_BASE     (1 * MIB)
+#define DISK_SECTORS 4096u
+#define NR_REFS      (PAGE_SIZE / sizeof(struct grant_entry_v1))
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define require(x) do { if (!(x)) abort(); } while (0)
+
+struct input { const uint8_t *at; size_t left; };
+
+static uint32_t take(struct input *in, unsigned bytes)
+{
+    uint32_t v = 0;
+
+    for (; bytes && in->left; bytes--, in->left--)
+        v = v << 8 | *in->at++;
+    return v;
+}
+
+struct machine {
+    struct guest_mem mem;
+    struct gnttab_host grants;
+    uint32_t nr_frames;
+    uint8_t *ram;
+    struct blk_disk disk;
+    bool later;                     /* keep requests until told */
+    int result;
+    struct blk_req *held[512];
+    unsigned nr_held;
+    unsigned nr_submitted, nr_done;
+};
+
+static void req_check(const struct machine *m, const struct blk_req *req)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < req->nr_iov; i++) {
+        const uint8_t *base = req->iov[i].iov_base;
+
+        require(base >= m->ram && req->iov[i].iov_len <= NR_PAGES * PAGE_SIZE &&
+                base + req->iov[i].iov_len <= m->ram + NR_PAGES * PAGE_SIZE);
+        sum += req->iov[i].iov_len;
+    }
+    if (req->op == BLK_OP_READ || req->op == BLK_OP_WRITE) {
+        require(sum == req->length_bytes);
+        require(req->nr_iov <= VBD_SEGMENTS_MAX);
+    }
+    if (req->op != BLK_OP_FLUSH)
+        require(req->offset_bytes + req->length_bytes <= DISK_SECTORS * BLK_SECTOR_BYTES);
+}
+
+static void finish(struct blk_queue *q, struct machine *m, struct blk_req *req)
+{
+    if (req->op == BLK_OP_READ)
+        for (unsigned i = 0; i < req->nr_iov; i++)
+            memset(req->iov[i].iov_base, 0x5a, req->iov[i].iov_len);
+    m->nr_done++;
+    blk_req_done(q, req, m->result);
+}
+
+static void fuzz_submit(struct blk_queue *q, struct blk_req *req)
+{
+    struct machine *m = q->disk_state;
+
+    req_check(m, req);
+    m->nr_submitted++;
+    if (m->later) {
+        require(m->nr_held < 512);
+        m->held[m->nr_held++] = req;
+    } else {
+        finish(q, m, req);
+    }
+}
+
+static int fuzz_queue_open(struct blk_queue *q, void **state, struct err *e)
+{
+    return 0;
+}
+
+static void fuzz_nothing(struct blk_queue *q)
+{
+}
+
+static const struct blk_driver fuzz_driver = {
+    .name = "fuzz", .summary = "checks", .queue_open = fuzz_queue_open,
+    .queue_close = fuzz_nothing, .submit = fuzz_submit, .flush = fuzz_nothing,
+    .poll = fuzz_nothing, .wait = blk_wait_fd,
+};
+
+static void machine_init(struct machine *m)
+{
+    struct err e = { 0 };
+
+    memset(m, 0, sizeof(*m));
+    guest_mem_init(&m->mem);
+    require(!guest_mem_add(&m->mem, gpa(RAM_BASE), (NR_PAGES + 1) * PAGE_SIZE, "ram", false, &e));
+    m->ram = guest_mem_ptr(&m->mem, gpa(RAM_BASE), NR_PAGES * PAGE_SIZE);
+    m->nr_frames = 1;
+    require(!gnttab_host_init(&m->grants, &m->mem, m->ram + NR_PAGES * PAGE_SIZE, &m->nr_frames,
+                              1));
+    /* to begin with, reference n grants page n */
+    for (unsigned i = 0; i < NR_PAGES; i++)
+        m->grants.entries[i] = (struct grant_entry_v1){
+            .flags = GTF_permit_access, .frame = (uint32_t)(RAM_BASE >> PAGE_SHIFT) + i,
+        };
+    m->disk = (struct blk_disk){
+        .driver = &fuzz_driver, .state = m,
+        .props = { .size_bytes = DISK_SECTORS * BLK_SECTOR_BYTES, .can_flush = true,
+                   .can_discard = true },
+    };
+}
+
+static void finish_held(struct machine *m, struct blk_queue *q)
+{
+    while (m->nr_held)
+        finish(q, m, m->held[--m->nr_held]);
+    blk_queue_reap(q);
+}
+
+static void command(struct machine *m, struct vbd_ring *r, struct blk_queue *q, struct input *in)
+{
+    struct blkif_sring *shared = (struct blkif_sring *)(void *)r->page[0];
+    uint32_t at, n;
+
+    switch (take(in, 1) % 10) {
+    case 0:     /* bytes anywhere in the guest's memory, the ring's included */
+        at = take(in, 3) % (NR_PAGES * PAGE_SIZE);
+        n = (uint32_t)min_of(take(in, 1), NR_PAGES * PAGE_SIZE - at);
+        n = (uint32_t)min_of((size_t)n, in->left);
+        memcpy(m->ram + at, in->at, n);
+        in->at += n;
+        in->left -= n;
+        break;
+    case 1:     /* a slot at the producer index */
+        at = (uint32_t)(offsetof(struct blkif_sring, ring) +
+                        (shared->req_prod & (r->nr_entries - 1)) * VBD_ENTRY_BYTES_MAX);
+        n = (uint32_t)min_of((size_t)VBD_ENTRY_BYTES_MAX, in->left);
+        for (uint32_t i = 0; i < n; i++)
+            r->page[(at + i) / PAGE_SIZE][(at + i) % PAGE_SIZE] = in->at[i];
+        in->at += n;
+        in->left -= n;
+        shared->req_prod++;
+        break;
+    case 2:
+        shared->req_prod += (int8_t)take(in, 1);
+        break;
+    case 3:
+        shared->rsp_event = take(in, 1) & 1 ? take(in, 4) : r->rsp_prod + 1;
+        break;
+    case 4:     /* a grant entry: revoked, someone else's, anywhere */
+        at = take(in, 2) % NR_REFS;
+        m->grants.entries[at].flags = (uint16_t)((m->grants.entries[at].flags &
+                                                  (GTF_reading | GTF_writing)) |
+                                                 (take(in, 2) & ~(GTF_reading | GTF_writing)));
+        m->grants.entries[at].domid = take(in, 1) & 1;
+        m->grants.entries[at].frame = (uint32_t)(RAM_BASE >> PAGE_SHIFT) + take(in, 1) % NR_PAGES;
+        break;
+    case 5:
+        vbd_ring_take(r, 1 + take(in, 1) % 64);
+        break;
+    case 6:
+        m->later = take(in, 1) & 1;
+        m->result = take(in, 1) & 3 ? 0 : -EIO;
+        break;
+    case 7:
+        finish_held(m, q);
+        break;
+    case 8:
+        blk_queue_reap(q);
+        vbd_ring_publish(r);
+        break;
+    default:
+        vbd_ring_arm(r);
+        break;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct input in = { data, size };
+    struct vbd_ring *r = malloc(sizeof(*r));
+    struct blk_queue_params qp = {
+        .max_iov = VBD_SEGMENTS_MAX, .wake_fd = -1, .complete = vbd_ring_complete, .arg = r,
+    };
+    unsigned how = take(&in, 1), nr_pages = 1u << how % (VBD_RING_ORDER_MAX + 1);
+    void *pages[VBD_RING_PAGES_MAX];
+    uint32_t start = take(&in, 1) * 0x01010101u;
+    struct blk_queue *q = NULL;
+    struct err e = { 0 };
+    struct machine m;
+
+    machine_init(&m);
+    for (unsigned i = 0; i < nr_pages; i++)
+        pages[i] = m.ram + i * PAGE_SIZE;
+    ((struct blkif_sring *)pages[0])->req_prod = start;
+    ((struct blkif_sring *)pages[0])->rsp_prod = start;
+    require(!vbd_ring_init(r, &(struct vbd_ring_params){
+        .abi = vbd_abi_find(NULL), .pages = pages, .nr_pages = nr_pages, .grants = &m.grants,
+        .persistent = how & 0x80,
+    }));
+    qp.nr_reqs = r->nr_entries;
+    require(!blk_queue_open(&m.disk, &qp, &q, &e));
+    vbd_ring_set_queue(r, q);
+    while (in.left)
+        command(&m, r, q, &in);
+
+    vbd_ring_close(r);
+    m.later = false;
+    do {
+        vbd_ring_take(r, 1);
+        finish_held(&m, q);
+    } while (blk_queue_nr_inflight(q) || vbd_ring_has_barrier(r));
+    vbd_ring_publish(r);
+    require(r->rsp_prod == r->req_cons);
+    require((uint32_t)(r->req_cons - start) == (uint32_t)r->counters.requests);
+    require(m.nr_submitted == m.nr_done);
+    vbd_ring_free(r);
+    for (unsigned i = 0; i < NR_REFS; i++)
+        require(!(m.grants.entries[i].flags & (GTF_reading | GTF_writing)));
+    blk_queue_close(q);
+    gnttab_host_free(&m.grants);
+    guest_mem_free(&m.mem);
+    free(r);
+    return 0;
+}
