@@ -118,6 +118,18 @@ static bool node_fits(const struct store_client *c, size_t value_len, size_t nam
            c->store->limits.node_bytes;
 }
 
+/* That a node is missing shows in the answer together with what the node it would
+ * hang under permits: notes both, and that the first node missing on the way is. */
+static int note_missing(struct store_tx *tx, const char *path, const char *rest)
+{
+    int rc = store_tx_note(tx, path, (size_t)(rest - path), STORE_TX_PERMS);
+    const char *at = rest, *name;
+    size_t len;
+
+    store_path_next(&at, &name, &len);
+    return rc ? rc : store_tx_note(tx, path, (size_t)(at - path), 0);
+}
+
 /* The node, or -ENOENT; -EACCES when c lacks want on it, or on the nearest node
  * above it when there is none (so that nobody learns what exists where he may
  * not read). */
@@ -134,6 +146,10 @@ static int lookup(struct store_client *c, struct store_tx *tx, const char *path,
     if (rc)
         return rc;
     n = store_node_find(*store_view_root(c->store, tx), path, &nearest, &rest);
+    if (!n && tx)
+        rc = note_missing(tx, path, rest);
+    if (rc)
+        return rc;
     *out = n;
     if ((store_access(c, (n ? n : nearest)->data) & want) != want)
         return -EACCES;
@@ -251,8 +267,6 @@ static int create_judge(struct store_client *c, struct store_tx *tx, const char 
     size_t name_len;
     int rc = 0;
 
-    if (tx)
-        rc = store_tx_note(tx, path, (size_t)(rest - path), STORE_TX_PERMS);
     for (*nr = 0; !rc && store_path_next(&at, &name, &name_len); (*nr)++) {
         /* the node above gets one more name */
         if (!node_fits(c, value_len, names_bytes + name_len + 1, nr_perms))

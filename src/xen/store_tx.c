@@ -11,9 +11,9 @@
  *   read        value, permissions          list        children, permissions
  *   write       value, permissions          mkdir       permissions
  *   get perms   permissions                 rm          everything at and below
- * and for a node that did not exist: that it did not.  Whoever makes a node
- * depends, further, on the permissions of the node he hung it under, but not on
- * its list of children.  At the end the notes are compared with the current
+ * and for a node that did not exist: that it did not, that the first node missing
+ * on the way to it did not, and the permissions of the node above that.  Whoever
+ * makes a node does not depend on the list of children he adds it to.  At the end the notes are compared with the current
  * version: all numbers equal (and all that did not exist still absent) means
  * that each operation would have given the same answer had it been done now, so
  * doing the changes now is a serial execution.  Otherwise the answer is -EAGAIN.
