@@ -13,6 +13,7 @@ struct xs_domain {
     uint32_t port;
     struct xs_session *introducer;  /* lives at least as long as this */
     struct xs_session *guest;       /* the connection of its ring, or NULL */
+    bool logged;                    /* that it did something wrong */
 };
 
 struct xs_request {

@@ -39,6 +39,7 @@ struct xs_ring {
     uint32_t events;                /* what fd_watch waits for */
     uint32_t req_cons, rsp_prod;
     uint32_t error;
+    bool logged;                    /* the guest could repeat any of it for ever */
 };
 
 static void disconnect(struct xs_ring *r)
@@ -55,7 +56,9 @@ static void stop(struct xs_ring *r, uint32_t error, const char *why)
     disconnect(r);
     r->error = error;
     store_release(&r->page->error, error);
-    log_warning("domain %u: its xenstore ring stops: %s", r->p.domid, why);
+    if (!r->logged)
+        log_warning("domain %u: its xenstore ring stops: %s", r->p.domid, why);
+    r->logged = true;
     xen_hostport_notify(r->p.port);
 }
 
@@ -209,8 +212,10 @@ static void ring_reset(struct xs_ring *r)
     store_relaxed(&r->page->rsp_cons, 0);
     store_relaxed(&r->page->rsp_prod, 0);
     if (reconnect(r, &e)) {
-        log_warning("domain %u: no new xenstore connection: %s", r->p.domid,
-                    err_str(&e, text, sizeof(text)));
+        if (!r->logged)
+            log_warning("domain %u: no new xenstore connection: %s", r->p.domid,
+                        err_str(&e, text, sizeof(text)));
+        r->logged = true;
         r->error = XENSTORE_ERROR_COMM;
     }
     store_relaxed(&r->page->error, r->error);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Connections.
  *
- * A connection is read only while little waits to be sent to it, one buffer at
- * a time, so no client keeps the others from their turn and the answers to
- * requests that wait are bounded by one buffer of requests.  Watch events come
- * on their own; a client that lets too many wait is cut off.
+ * A connection is read one buffer at a time, so no client keeps the others from
+ * their turn, and only while little waits to be sent to it; when the answers to
+ * one buffer's requests become too much, the rest of the buffer waits (`left`).
+ * Watch events come on their own; a client that lets too many wait is cut off.
  *
  * A session is never ended from within the store or a handler: whoever wants it
  * ended marks its connection.  A connection that was marked, was given something
@@ -47,6 +47,8 @@ struct connection {
     STAILQ_HEAD(, message) queue;
     size_t queued_bytes;        /* of whole messages */
     size_t sent_bytes;          /* of the first message */
+    char *left;                 /* read, but not taken by the session, being paused */
+    size_t left_bytes;
 };
 
 struct xs_server {
@@ -94,6 +96,7 @@ static void connection_free(struct connection *c)
     }
     loop_fd_remove(c->watch);
     close(c->fd);
+    free(c->left);
     free(c);
 }
 
@@ -122,9 +125,11 @@ static void session_send(struct xs_session *session, const struct xsd_sockmsg *h
     if (c->doomed || (event && already_waits(c, hdr, payload)))
         return;
     m = malloc(sizeof(*m) + sizeof(*hdr) + hdr->len);
-    if (!m || c->queued_bytes > XS_SERVER_QUEUE_CUT_BYTES) {
-        log_warning("xenstored: a client of domain %u is cut off: %s", session->client.domid,
-                    m ? "it does not read its watch events" : "no memory");
+    if (!m || (event && c->queued_bytes > XS_SERVER_QUEUE_CUT_BYTES)) {
+        if (xs_session_may_log(session))
+            log_warning("xenstored: a client of domain %u is cut off: %s",
+                        session->client.domid,
+                        m ? "it does not read its watch events" : "no memory");
         free(m);
         doom(c);
         return;
@@ -135,6 +140,7 @@ static void session_send(struct xs_session *session, const struct xsd_sockmsg *h
     memcpy(m->data + sizeof(*hdr), payload, hdr->len);
     STAILQ_INSERT_TAIL(&c->queue, m, in_queue);
     c->queued_bytes += m->len;
+    session->paused = c->queued_bytes > XS_SERVER_QUEUE_PAUSE_BYTES;
     activate(c);
 }
 
@@ -142,7 +148,8 @@ static void session_kill(struct xs_session *session, const char *why)
 {
     struct connection *c = container_of(session, struct connection, session);
 
-    log_info("xenstored: a connection of domain %u ends: %s", session->client.domid, why);
+    if (xs_session_may_log(session))
+        log_info("xenstored: a connection of domain %u ends: %s", session->client.domid, why);
     doom(c);
 }
 
@@ -190,6 +197,24 @@ static void flush(struct connection *c)
     }
 }
 
+static void flush_and_take(struct connection *c)
+{
+    flush(c);
+    while (c->left_bytes && !c->doomed && c->queued_bytes <= XS_SERVER_QUEUE_PAUSE_BYTES) {
+        size_t n;
+
+        c->session.paused = false;
+        n = xs_session_feed(&c->session, c->left, c->left_bytes);
+        c->left_bytes -= n;
+        memmove(c->left, c->left + n, c->left_bytes);
+        flush(c);
+    }
+    if (!c->left_bytes) {
+        free(c->left);
+        c->left = NULL;
+    }
+}
+
 /* Waits for what can make progress. */
 static void rearm(struct connection *c)
 {
@@ -197,8 +222,10 @@ static void rearm(struct connection *c)
 
     if (c->doomed)
         return;
-    if (c->queued_bytes <= XS_SERVER_QUEUE_PAUSE_BYTES)
+    if (c->queued_bytes <= XS_SERVER_QUEUE_PAUSE_BYTES) {
+        c->session.paused = false;
         events |= EPOLLIN;
+    }
     if (!STAILQ_EMPTY(&c->queue))
         events |= EPOLLOUT;
     if (events != c->events && loop_fd_modify(c->watch, events)) {
@@ -217,7 +244,7 @@ static void settle(struct xs_server *s)
     while (!LIST_EMPTY(&s->active)) {
         struct connection *c = LIST_FIRST(&s->active);
 
-        flush(c);
+        flush_and_take(c);
         rearm(c);
         if (c->doomed) {
             connection_free(c);
@@ -228,6 +255,21 @@ static void settle(struct xs_server *s)
     }
     if (had && s->nr_connections == 0 && s->idle)
         s->idle(s->idle_arg, true);
+}
+
+static void take(struct connection *c, const char *data, size_t len)
+{
+    size_t taken = xs_session_feed(&c->session, data, len);
+
+    if (taken == len)
+        return;
+    c->left = malloc(len - taken);
+    if (!c->left) {
+        doom(c);
+        return;
+    }
+    c->left_bytes = len - taken;
+    memcpy(c->left, data + taken, c->left_bytes);
 }
 
 static void connection_ready(void *arg, uint32_t events)
@@ -241,7 +283,7 @@ static void connection_ready(void *arg, uint32_t events)
     if (events & EPOLLIN) {
         n = recv(c->fd, buf, sizeof(buf), MSG_DONTWAIT);
         if (n > 0)
-            xs_session_feed(&c->session, buf, (size_t)n);
+            take(c, buf, (size_t)n);
         else if (n == 0 || (errno != EAGAIN && errno != EINTR))
             doom(c);
     } else if (events & (EPOLLERR | EPOLLHUP)) {

@@ -55,6 +55,19 @@ void xs_session_end(struct xs_session *s)
     s->payload = NULL;
 }
 
+bool xs_session_may_log(struct xs_session *s)
+{
+    struct xs_domain *d;
+
+    if (s->client.domid == 0)
+        return true;
+    d = xs_domain_find(s->core, s->client.domid);
+    if (!d || d->logged)
+        return false;
+    d->logged = true;
+    return true;
+}
+
 void xs_reply(struct xs_session *s, const struct xs_request *r, const void *data, size_t len)
 {
     struct xsd_sockmsg hdr = r->hdr;
@@ -152,28 +165,34 @@ static size_t take(struct xs_session *s, void *part, size_t start, size_t want,
     return n;
 }
 
-void xs_session_feed(struct xs_session *s, const void *data, size_t len)
+/* The header is complete: room for what it announces. */
+static bool payload_begin(struct xs_session *s)
+{
+    bool fits = s->hdr.len <= XENSTORE_PAYLOAD_MAX;
+
+    s->payload = fits ? malloc(s->hdr.len + 1) : NULL;
+    if (s->payload) {
+        s->payload[s->hdr.len] = 0;
+        return true;
+    }
+    s->killed = true;
+    s->ops->kill(s, fits ? "no memory for its message"
+                         : "it sent a message longer than the protocol allows");
+    return false;
+}
+
+size_t xs_session_feed(struct xs_session *s, const void *data, size_t len)
 {
     const char *at = data;
     const char *end = at + len;
 
-    while (at < end && !s->killed) {
+    while (at < end && !s->killed && !s->paused) {
         if (s->got_bytes < sizeof(s->hdr)) {
             at += take(s, &s->hdr, 0, sizeof(s->hdr), at, (size_t)(end - at));
             if (s->got_bytes < sizeof(s->hdr))
-                return;
-            if (s->hdr.len > XENSTORE_PAYLOAD_MAX) {
-                s->killed = true;
-                s->ops->kill(s, "a message longer than the protocol allows");
-                return;
-            }
-            s->payload = malloc(s->hdr.len + 1);
-            if (!s->payload) {
-                s->killed = true;
-                s->ops->kill(s, "no memory for its message");
-                return;
-            }
-            s->payload[s->hdr.len] = 0;
+                break;
+            if (!payload_begin(s))
+                break;
         }
         at += take(s, s->payload, sizeof(s->hdr), s->hdr.len, at, (size_t)(end - at));
         if (s->got_bytes == sizeof(s->hdr) + s->hdr.len) {
@@ -183,4 +202,5 @@ void xs_session_feed(struct xs_session *s, const void *data, size_t len)
             s->got_bytes = 0;
         }
     }
+    return s->killed ? len : (size_t)(at - (const char *)data);
 }

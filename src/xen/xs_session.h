@@ -37,6 +37,7 @@ struct xs_session {
     struct store_client client;
     bool became;                    /* CONTROL_BECOME_DOMAIN was done */
     bool killed;
+    bool paused;                    /* the caller's: take no further request now */
     size_t got_bytes;               /* of header and payload */
     struct xsd_sockmsg hdr;
     char *payload;                  /* hdr.len bytes and a 0 */
@@ -50,8 +51,13 @@ void xs_core_free(struct xs_core *core);
 int xs_session_start(struct xs_core *core, struct xs_session *s,
                      const struct xs_session_ops *ops);
 /* Takes what the client sent, in whatever pieces; answers each message that is
- * complete. */
-void xs_session_feed(struct xs_session *s, const void *data, size_t len);
+ * complete.  How much it took: less than len when `paused` was set meanwhile
+ * (after some message; the caller offers the rest again later). */
+size_t xs_session_feed(struct xs_session *s, const void *data, size_t len);
 void xs_session_end(struct xs_session *s);
+
+/* Whether to log what this session's client did wrong: for a guest once in its
+ * domain's life, lest it fill the log. */
+bool xs_session_may_log(struct xs_session *s);
 
 #endif
