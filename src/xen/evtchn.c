@@ -41,7 +41,7 @@ static void port_store(struct evtchn_domain *d, uint32_t port, uint64_t word)
 {
     /* Pairs with the acquire loads of senders; and no later look at the pending
      * state may pass it: with the locked instruction in set_pending. */
-    store_full(&d->ports[port / EVTCHN_PORTS_PER_PAGE][port % EVTCHN_PORTS_PER_PAGE].word, word);
+    store_full(&evtchn_port_ref(d, port)->word, word);
 }
 
 static int port_page_add(struct evtchn_domain *d)
@@ -399,10 +399,15 @@ int evtchn_unmask(struct evtchn_domain *d, const struct evtchn_unmask *op)
 int evtchn_set_priority(struct evtchn_domain *d, const struct evtchn_set_priority *op)
 {
     const struct evtchn_port_ops *ops = load_acquire(&d->port_ops);
+    const struct evtchn_port *p = evtchn_port_at(d, op->port);
 
-    if (!evtchn_port_at(d, op->port))
+    if (!p)
         return -EINVAL;
-    return ops->set_priority ? ops->set_priority(d, op->port, op->priority) : -ENOSYS;
+    if (!ops->set_priority)
+        return -ENOSYS;
+    if (!evtchn_word_usable(load_acquire(&p->word)))
+        return -EACCES;
+    return ops->set_priority(d, op->port, op->priority);
 }
 
 /* The lock is taken anew for each port, so that other vCPUs wait for one at most. */
@@ -420,6 +425,8 @@ int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op)
     spin_lock(&d->lock);
     if (d->nr_ports_used)
         ret = -EAGAIN;      /* another vCPU opened ports meanwhile */
+    else
+        evtchn_fifo_stop(d);
     spin_unlock(&d->lock);
     return ret;
 }

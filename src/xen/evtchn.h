@@ -54,7 +54,7 @@ struct evtchn_port {
     uint32_t fifo_last;     /* queue the event was last linked on, evtchn_fifo.c */
     uint8_t fifo_priority;
     uint8_t fifo_saved;     /* became pending while its event word was missing */
-    uint16_t unused;
+    uint16_t fifo_senders;  /* vCPUs busy with the event's word */
 };
 
 #define EVTCHN_PORTS_PER_PAGE (PAGE_SIZE / sizeof(struct evtchn_port))
@@ -192,14 +192,14 @@ int evtchn_host_event(struct evtchn_domain *d, uint32_t port);
  * virq < NR_VIRQS, vcpu < nr_vcpus.  Takes no lock. */
 void evtchn_virq_raise(struct evtchn_domain *d, unsigned vcpu, unsigned virq);
 
-/* 1 pending, 0 not, -EINVAL no such port. */
+/* 1 pending, 0 not, -EINVAL no such port, or not in use. */
 int evtchn_port_pending(const struct evtchn_domain *d, uint32_t port);
 
 /* SCHEDOP_poll on the calling vCPU.  EVTCHN_POLL_WAIT: it now counts as polling:
  * sleep while evtchn_poll_waiting() and not evtchn_upcall_due(), up to the
  * guest's deadline, then call evtchn_poll_end().  A vcpu_kick() comes for
  * whatever ends the wait, also when it happened before the first check.  0: there
- * is something pending, do not sleep.  -EINVAL: too many ports or no such port.
+ * is something pending, do not sleep.  -EINVAL: too many ports, or one not in use.
  * ports is the caller's copy of the guest's array. */
 #define EVTCHN_POLL_WAIT 1
 #define EVTCHN_POLL_ANY  UINT32_MAX

@@ -1,15 +1,330 @@
 /* SPDX-License-Identifier: MIT */
-/* The FIFO ABI is not offered to the guest: it goes on with the 2-level one. */
+/* The FIFO ABI: a 32-bit word per port in pages the guest adds, and per vCPU 16
+ * queues, one a priority, each a singly linked list through those words with its
+ * head in the vCPU's control block.
+ *
+ *   word: PENDING | MASKED | LINKED | BUSY | LINK (next port of the list, 0: last)
+ *
+ * Who may change what.  The guest takes ports off the head: it clears LINKED and
+ * LINK together and goes on with the LINK it found; it clears PENDING, and sets
+ * and clears MASKED.  This file sets PENDING and LINKED, sets LINK in the last word
+ * of a list, writes head when the list is empty, and keeps each queue's tail where
+ * the guest cannot see it.  Linking is done under the lock of the queue; marking
+ * PENDING is not, and an event that is linked or masked already needs no more: the
+ * guest looks at PENDING after it has cleared LINKED, or has cleared MASKED.
+ *
+ * Appending needs the last word to be still on the list.  One atomic OR puts LINK
+ * there and tells: if LINKED was set, the guest will find the link; if not, the
+ * guest had emptied the list, the link is taken out again (nobody reads the LINK of
+ * a word that is not LINKED, and setting LINKED there needs the lock that is held)
+ * and the event becomes the head.  So nothing is ever retried against the guest,
+ * and BUSY, by which a hypervisor may hold off the guest's unmasking, is not used.
+ *
+ * A port whose vCPU or priority changed may still be the tail of its former queue:
+ * then that list is empty, because the port is not LINKED, and its tail must be
+ * forgotten before the port goes elsewhere.  fifo_last names that queue, and changes
+ * only under both queues' locks.  It is read before they can be taken, so taking
+ * them is tried again when it changed meanwhile; each time another vCPU has linked
+ * this very event, and unless the guest has consumed it in the same instant there
+ * is nothing left to do.
+ *
+ * EVTCHNOP_reset gives the pages back to the guest, so it must outwait whoever
+ * still writes there: fifo_senders counts them per port.  A sender counts itself,
+ * then reads nr_words; the reset clears nr_words, then reads the counts.
+ *
+ * The guest can write all words, heads and ready bits at any time; they are only
+ * ever ORed and ANDed or overwritten, never followed. */
 #include <errno.h>
 
 #include "xen/evtchn_port.h"
 
+#define WORDS_PER_PAGE (PAGE_SIZE / sizeof(event_word_t))
+
+#define PENDING ((event_word_t)1 << EVTCHN_FIFO_PENDING)
+#define MASKED  ((event_word_t)1 << EVTCHN_FIFO_MASKED)
+#define LINKED  ((event_word_t)1 << EVTCHN_FIFO_LINKED)
+
+static event_word_t *word_at(const struct evtchn_domain *d, uint32_t port)
+{
+    /* pairs with the stores in evtchn_expand_array() and evtchn_fifo_stop() */
+    if (port >= load_acquire(&d->fifo.nr_words))
+        return NULL;
+    return &d->fifo.words[port / WORDS_PER_PAGE][port % WORDS_PER_PAGE];
+}
+
+static void sender_enter(struct evtchn_port *p)
+{
+    fetch_add(&p->fifo_senders, 1);
+}
+
+static void sender_leave(struct evtchn_port *p)
+{
+    fetch_add(&p->fifo_senders, (uint16_t)-1);
+}
+
+static struct evtchn_fifo_queue *queue_at(struct evtchn_domain *d, uint32_t id)
+{
+    return &d->fifo.queue[id / EVTCHN_FIFO_MAX_QUEUES][id % EVTCHN_FIFO_MAX_QUEUES];
+}
+
+/* Two queues, perhaps the same, always in the order of their numbers. */
+static void queues_lock(struct evtchn_domain *d, uint32_t a, uint32_t b)
+{
+    spin_lock(&queue_at(d, min_of(a, b))->lock);
+    if (a != b)
+        spin_lock(&queue_at(d, max_of(a, b))->lock);
+}
+
+static void queues_unlock(struct evtchn_domain *d, uint32_t a, uint32_t b)
+{
+    spin_unlock(&queue_at(d, a)->lock);
+    if (a != b)
+        spin_unlock(&queue_at(d, b)->lock);
+}
+
+/* Makes port follow tail, if tail is still on its list. */
+static bool tail_append(struct evtchn_domain *d, uint32_t tail, uint32_t port)
+{
+    event_word_t *word = word_at(d, tail);
+
+    if (!word)
+        return false;
+    if (fetch_or(word, port) & LINKED)
+        return true;
+    fetch_and(word, ~(event_word_t)EVTCHN_FIFO_LINK_MASK);
+    return false;
+}
+
+/* Puts the event on the queue its port belongs to now.  Between sender_enter() and
+ * sender_leave(). */
+static void event_link(struct evtchn_domain *d, struct evtchn_port *p, uint32_t port,
+                       event_word_t *word)
+{
+    struct evtchn_fifo_control_block *control;
+    unsigned vcpu, priority;
+    uint32_t last, now;
+    bool head = false;
+
+    for (;;) {
+        if (load_acquire(word) & (MASKED | LINKED))
+            return;
+        vcpu = evtchn_word_vcpu(load_acquire(&p->word));
+        priority = load_relaxed(&p->fifo_priority);
+        now = vcpu * EVTCHN_FIFO_MAX_QUEUES + priority;
+        last = load_relaxed(&p->fifo_last);
+        queues_lock(d, now, last);
+        if (load_relaxed(&p->fifo_last) == last)
+            break;
+        queues_unlock(d, now, last);
+    }
+    /* Without a control block the event stays pending and unlinked: the guest must
+     * not unmask events of a vCPU before it has given it one. */
+    control = load_acquire(&d->fifo.control[vcpu]);
+    if (control && !(fetch_or(word, LINKED) & LINKED)) {
+        struct evtchn_fifo_queue *q = queue_at(d, now), *former = queue_at(d, last);
+
+        if (former->tail == port)
+            former->tail = 0;
+        store_relaxed(&p->fifo_last, now);
+        head = !q->tail || !tail_append(d, q->tail, port);
+        if (head)
+            store_release(&control->head[priority], port);
+        q->tail = port;
+    }
+    queues_unlock(d, now, last);
+    /* the guest reads head after it has taken the ready bit */
+    if (head && !(fetch_or(&control->ready, (uint32_t)1 << priority) & (uint32_t)1 << priority))
+        evtchn_upcall_raise(d, vcpu);
+}
+
+/* The port's word; or NULL, and the event is noted for evtchn_expand_array().  One
+ * of the two sees the other: the note is made before the second look, the page
+ * added before the notes are read. */
+static event_word_t *word_or_note(struct evtchn_domain *d, struct evtchn_port *p, uint32_t port)
+{
+    event_word_t *word = word_at(d, port);
+
+    if (likely(word))
+        return word;
+    store_full(&p->fifo_saved, 1);
+    word = word_at(d, port);
+    return word && swap_acq_rel(&p->fifo_saved, 0) ? word : NULL;
+}
+
+static void fifo_set_pending(struct evtchn_domain *d, uint32_t port)
+{
+    struct evtchn_port *p = evtchn_port_ref(d, port);
+    bool was_pending = true, usable;
+    event_word_t *word;
+
+    sender_enter(p);
+    word = word_or_note(d, p, port);
+    if (word)
+        was_pending = fetch_or(word, PENDING) & PENDING;
+    usable = evtchn_word_usable(load_acquire(&p->word));
+    if (word && usable)
+        event_link(d, p, port, word);
+    sender_leave(p);
+
+    if (!usable)
+        evtchn_stray_clear(d, port);
+    else if (!was_pending)
+        evtchn_pollers_wake(d, port);
+}
+
+static void fifo_clear_pending(struct evtchn_domain *d, uint32_t port)
+{
+    event_word_t *word = word_at(d, port);
+
+    store_relaxed(&evtchn_port_ref(d, port)->fifo_saved, 0);
+    if (word)
+        fetch_and(word, ~PENDING);
+}
+
+static void fifo_unmask(struct evtchn_domain *d, uint32_t port)
+{
+    struct evtchn_port *p = evtchn_port_ref(d, port);
+    event_word_t *word;
+
+    sender_enter(p);
+    word = word_at(d, port);
+    if (word && fetch_and(word, ~MASKED) & PENDING)
+        event_link(d, p, port, word);
+    sender_leave(p);
+}
+
+static bool fifo_is_pending(const struct evtchn_domain *d, uint32_t port)
+{
+    const event_word_t *word = word_at(d, port);
+
+    return word && load_acquire(word) & PENDING;
+}
+
+static bool fifo_is_masked(const struct evtchn_domain *d, uint32_t port)
+{
+    const event_word_t *word = word_at(d, port);
+
+    return !word || load_acquire(word) & MASKED;
+}
+
+static bool fifo_is_busy(const struct evtchn_domain *d, uint32_t port)
+{
+    const event_word_t *word = word_at(d, port);
+
+    return word && load_acquire(word) & LINKED;
+}
+
+static void fifo_init(struct evtchn_domain *d, uint32_t port)
+{
+    struct evtchn_port *p = evtchn_port_ref(d, port);
+
+    store_relaxed(&p->fifo_saved, 0);
+    store_relaxed(&p->fifo_priority, EVTCHN_FIFO_PRIORITY_DEFAULT);
+}
+
+/* For events from now on; one that is linked stays where it is. */
+static int fifo_set_priority(struct evtchn_domain *d, uint32_t port, uint32_t priority)
+{
+    if (priority > EVTCHN_FIFO_PRIORITY_MIN)
+        return -EINVAL;
+    store_relaxed(&evtchn_port_ref(d, port)->fifo_priority, (uint8_t)priority);
+    return 0;
+}
+
+static const struct evtchn_port_ops evtchn_port_ops_fifo = {
+    .nr_ports = EVTCHN_FIFO_NR_CHANNELS,
+    .init = fifo_init,
+    .set_pending = fifo_set_pending,
+    .clear_pending = fifo_clear_pending,
+    .unmask = fifo_unmask,
+    .is_pending = fifo_is_pending,
+    .is_masked = fifo_is_masked,
+    .is_busy = fifo_is_busy,
+    .set_priority = fifo_set_priority,
+};
+
+/* The guest is leaving the 2-level ABI: what is pending there is kept.  An event
+ * being sent at this moment may be missed, as the ABI warns (init_control). */
+static void fifo_start(struct evtchn_domain *d)
+{
+    for (uint32_t port = 1; port < d->nr_ports_valid; port++)
+        fifo_init(d, port);
+    store_full(&d->port_ops, &evtchn_port_ops_fifo);
+    for (uint32_t port = 1; port < d->nr_ports_valid; port++)
+        if (evtchn_port_ops_2l.is_pending(d, port))
+            store_relaxed(&evtchn_port_ref(d, port)->fifo_saved, 1);
+}
+
+void evtchn_fifo_stop(struct evtchn_domain *d)
+{
+    if (d->port_ops != &evtchn_port_ops_fifo)
+        return;
+    store_release(&d->port_ops, &evtchn_port_ops_2l);
+    store_full(&d->fifo.nr_words, 0);
+    for (uint32_t port = 1; port < d->nr_ports_valid; port++)
+        while (load_acquire(&evtchn_port_ref(d, port)->fifo_senders))
+            cpu_relax();
+    for (unsigned vcpu = 0; vcpu < EVTCHN_VCPUS_MAX; vcpu++) {
+        store_release(&d->fifo.control[vcpu], NULL);
+        for (unsigned i = 0; i < EVTCHN_FIFO_MAX_QUEUES; i++)
+            d->fifo.queue[vcpu][i].tail = 0;
+    }
+}
+
 int evtchn_init_control(struct evtchn_domain *d, struct evtchn_init_control *op)
 {
-    return -ENOSYS;
+    uint8_t *page;
+    int ret = -EINVAL;
+
+    if (!d->fifo_allowed)
+        return -ENOSYS;
+    if (op->vcpu >= d->nr_vcpus)
+        return -ENOENT;
+    if (op->offset > PAGE_SIZE - sizeof(struct evtchn_fifo_control_block) || op->offset & 7)
+        return -EINVAL;
+    spin_lock(&d->lock);
+    page = d->fifo.control[op->vcpu] ? NULL : d->ops->gfn_map(d->ctx, op->control_gfn);
+    if (page) {
+        if (d->port_ops != &evtchn_port_ops_fifo)
+            fifo_start(d);
+        store_release(&d->fifo.control[op->vcpu],
+                      (struct evtchn_fifo_control_block *)(void *)(page + op->offset));
+        op->link_bits = EVTCHN_FIFO_LINK_BITS;
+        ret = 0;
+    }
+    spin_unlock(&d->lock);
+    return ret;
 }
 
 int evtchn_expand_array(struct evtchn_domain *d, const struct evtchn_expand_array *op)
 {
-    return -EOPNOTSUPP;     /* as in Xen before the first control block */
+    event_word_t *page = NULL;
+    uint32_t first;
+    int ret = 0;
+
+    spin_lock(&d->lock);
+    first = d->fifo.nr_words;
+    if (d->port_ops != &evtchn_port_ops_fifo)
+        ret = -EOPNOTSUPP;
+    else if (first == EVTCHN_FIFO_NR_CHANNELS)
+        ret = -ENOSPC;
+    else if (!(page = d->ops->gfn_map(d->ctx, op->array_gfn)))
+        ret = -EINVAL;
+    if (!ret) {
+        d->fifo.words[first / WORDS_PER_PAGE] = page;
+        store_full(&d->fifo.nr_words, first + (uint32_t)WORDS_PER_PAGE);
+    }
+    spin_unlock(&d->lock);
+    if (ret)
+        return ret;
+    /* what happened before the words were there */
+    for (uint32_t port = first; port < first + WORDS_PER_PAGE; port++) {
+        struct evtchn_port *p = evtchn_port_at(d, port);
+
+        if (!p)
+            break;
+        if (swap_acq_rel(&p->fifo_saved, 0))
+            evtchn_port_set_pending(d, port);
+    }
+    return 0;
 }

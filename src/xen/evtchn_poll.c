@@ -58,12 +58,9 @@ void evtchn_vcpu_info_set(struct evtchn_domain *d, unsigned vcpu, struct vcpu_in
 
 int evtchn_port_pending(const struct evtchn_domain *d, uint32_t port)
 {
-    const struct evtchn_port *p = evtchn_port_at(d, port);
-
-    if (!p)
+    if (!evtchn_word_usable(evtchn_port_word(d, port)))
         return -EINVAL;
-    return evtchn_word_usable(load_acquire(&p->word)) &&
-           load_acquire(&d->port_ops)->is_pending(d, port);
+    return load_acquire(&d->port_ops)->is_pending(d, port);
 }
 
 void evtchn_pollers_wake(struct evtchn_domain *d, uint32_t port)

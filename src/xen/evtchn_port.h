@@ -38,6 +38,12 @@ static inline bool evtchn_word_usable(uint64_t w)
     return evtchn_word_state(w) > EVTCHN_STATE_RESERVED;
 }
 
+/* A port that is known to have a record. */
+static inline struct evtchn_port *evtchn_port_ref(const struct evtchn_domain *d, uint32_t port)
+{
+    return &d->ports[port / EVTCHN_PORTS_PER_PAGE][port % EVTCHN_PORTS_PER_PAGE];
+}
+
 /* NULL: no such port.  The result stays valid for ever. */
 static inline struct evtchn_port *evtchn_port_at(const struct evtchn_domain *d, uint32_t port)
 {
@@ -45,7 +51,7 @@ static inline struct evtchn_port *evtchn_port_at(const struct evtchn_domain *d, 
      * count says so */
     if (port >= load_acquire(&d->nr_ports_valid))
         return NULL;
-    return &d->ports[port / EVTCHN_PORTS_PER_PAGE][port % EVTCHN_PORTS_PER_PAGE];
+    return evtchn_port_ref(d, port);
 }
 
 static inline uint64_t evtchn_port_word(const struct evtchn_domain *d, uint32_t port)
@@ -61,6 +67,10 @@ static inline void evtchn_port_set_pending(struct evtchn_domain *d, uint32_t por
 }
 
 extern const struct evtchn_port_ops evtchn_port_ops_2l;
+
+/* Back to the 2-level ABI, if the FIFO ABI is in force.  d->lock held, no port in
+ * use; afterwards the guest's pages are not touched any more. */
+void evtchn_fifo_stop(struct evtchn_domain *d);
 
 /* Turns vcpu's evtchn_upcall_pending on; kicks it if it was off. */
 void evtchn_upcall_raise(struct evtchn_domain *d, unsigned vcpu);
