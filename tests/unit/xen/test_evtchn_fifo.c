@@ -381,11 +381,11 @@ static void scribbled_words_and_blocks_break_nothing_but_the_guest(void **state)
     guest_free(g);
 }
 
-/* Several vCPUs send numbered events on the same ports to one consumer, which moves
- * ports between its two vCPUs' queues and priorities: the last of each port must
- * arrive, whatever was merged before. */
-#define SENDERS 2
-#define PORTS   5
+/* Several vCPUs send on the same ports to one consumer, while the ports move between
+ * two vCPUs' queues and priorities: the last event of each port must arrive, whatever
+ * was merged before. */
+#define SENDERS 3
+#define PORTS   3
 #define ROUNDS  20000
 
 struct traffic {
@@ -407,19 +407,33 @@ static void *sender_run(void *arg)
     return NULL;
 }
 
+static void *port_mover_run(void *arg)
+{
+    struct traffic *t = arg;
+
+    for (uint32_t n = 0; load_acquire(&t->done) < SENDERS; n++) {
+        struct evtchn_bind_vcpu move = { t->port[n % PORTS], n / PORTS & 1 };
+
+        require(!evtchn_bind_vcpu(&t->g->d, &move));
+        priority_set(t->g, move.port, n >> 5 & 3);
+    }
+    return NULL;
+}
+
 static void no_event_is_lost_between_senders_and_moves(void **state)
 {
     struct traffic t = { .g = fifo_guest(2, 1) };
     struct consumer c[2] = { { .g = t.g }, { .g = t.g, .vcpu = 1 } };
     uint32_t seen[PORTS] = { 0 }, idle = 0;
-    pthread_t threads[SENDERS];
+    pthread_t senders[SENDERS], mover;
 
     for (unsigned i = 0; i < PORTS; i++)
         t.port[i] = host_port_open(t.g, i);
     for (unsigned i = 0; i < SENDERS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, sender_run, &t), 0);
+        assert_int_equal(pthread_create(&senders[i], NULL, sender_run, &t), 0);
+    assert_int_equal(pthread_create(&mover, NULL, port_mover_run, &t), 0);
     /* idle twice after the senders are through: whatever there was has been taken */
-    for (uint32_t n = 0; idle < 2; n++) {
+    while (idle < 2) {
         uint32_t done = load_acquire(&t.done), port = 0;
         bool fired = false;
 
@@ -429,24 +443,58 @@ static void no_event_is_lost_between_senders_and_moves(void **state)
                 if (t.port[i] == port)
                     seen[i] = load_acquire(&t.sent[i]);
         }
-        if (n % 3 == 0) {
-            struct evtchn_bind_vcpu move = { t.port[n / 3 % PORTS], n >> 4 & 1 };
-
-            require(!evtchn_bind_vcpu(&t.g->d, &move));
-            priority_set(t.g, move.port, n >> 5 & 3);
-        }
         if (!port) {
             idle += done == SENDERS;
             sched_yield();
         }
     }
     for (unsigned i = 0; i < SENDERS; i++)
-        pthread_join(threads[i], NULL);
+        pthread_join(senders[i], NULL);
+    pthread_join(mover, NULL);
     for (unsigned i = 0; i < PORTS; i++) {
         assert_int_equal(seen[i], t.sent[i]);
         assert_int_equal(*word(t.g, t.port[i]) & (PENDING | LINKED), 0);
     }
     guest_check(t.g);
+    guest_free(t.g);
+}
+
+static void *one_event_run(void *arg)
+{
+    struct traffic *t = arg;
+
+    require(!evtchn_host_event(&t->g->d, t->port[0]));
+    return NULL;
+}
+
+/* While a sender waits for the queue the event was last on, another vCPU links the
+ * event elsewhere and the guest takes it off: played by this thread, which holds
+ * the lock that takes. */
+static void sender_that_waited_looks_again_where_the_event_was(void **state)
+{
+    struct traffic t = { .g = fifo_guest(3, 1) };
+    struct evtchn_fifo *f = &t.g->d.fifo;
+    struct evtchn_fifo_queue *first = &f->queue[0][EVTCHN_FIFO_PRIORITY_DEFAULT];
+    struct evtchn_fifo_queue *other = &f->queue[2][EVTCHN_FIFO_PRIORITY_DEFAULT];
+    struct consumer c0 = { .g = t.g }, c1 = { .g = t.g, .vcpu = 1 };
+    uint32_t port = t.port[0] = host_port_open(t.g, 0);
+    struct evtchn_port *p = evtchn_port_ref(&t.g->d, port);
+    pthread_t thread;
+
+    require(!evtchn_host_event(&t.g->d, port));
+    taken_check(&c0, &port, 1);
+    require(!evtchn_bind_vcpu(&t.g->d, &(struct evtchn_bind_vcpu){ port, 1 }));
+    spin_lock(&first->lock);
+    assert_int_equal(pthread_create(&thread, NULL, one_event_run, &t), 0);
+    while ((uint16_t)(load_acquire(&first->lock.next) - load_acquire(&first->lock.owner)) < 2)
+        sched_yield();
+    first->tail = 0;
+    other->tail = port;
+    store_relaxed(&p->fifo_last, 2 * EVTCHN_FIFO_MAX_QUEUES + EVTCHN_FIFO_PRIORITY_DEFAULT);
+    spin_unlock(&first->lock);
+    pthread_join(thread, NULL);
+    assert_int_equal(other->tail, 0);
+    taken_check(&c1, &port, 1);
     guest_free(t.g);
 }
 
@@ -506,6 +554,7 @@ int main(void)
         cmocka_unit_test(all_131071_ports_can_be_open_and_pending),
         cmocka_unit_test(scribbled_words_and_blocks_break_nothing_but_the_guest),
         cmocka_unit_test(no_event_is_lost_between_senders_and_moves),
+        cmocka_unit_test(sender_that_waited_looks_again_where_the_event_was),
         cmocka_unit_test(reset_outwaits_senders),
     };
 
