@@ -13,7 +13,9 @@
 
 #define GUEST_DOMID 7
 #define GUEST_LINKS 64
-#define GUEST_PAGES 600     /* guest pages that gfn_map() knows, gfn 0 to 599 */
+#ifndef GUEST_PAGES
+#define GUEST_PAGES 600     /* guest pages that gfn_map() knows, from gfn 0 on */
+#endif
 
 struct guest {
     struct evtchn_domain d;
