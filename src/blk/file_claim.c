@@ -2,10 +2,10 @@
 #include "blk/file_claim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -49,12 +49,11 @@ static void process_name(int pid, char *buf, size_t size)
     fclose(f);
 }
 
-static int claimed(int fd, bool readonly, struct err *e)
+static int claimed(const struct stat *st, bool readonly, struct err *e)
 {
     const char *use = readonly ? "for writing " : "";
-    struct stat st;
     char name[64];
-    int pid = fstat(fd, &st) ? 0 : holder_find(&st);
+    int pid = holder_find(st);
 
     if (pid == getpid())
         return err_set(e, EBUSY, "already in use %sby another disk of this guest", use);
@@ -65,20 +64,50 @@ static int claimed(int fd, bool readonly, struct err *e)
                    name[0] ? " (" : "", name, name[0] ? ")" : "");
 }
 
-int file_claim(int fd, bool readonly, bool shared_write, struct err *e)
+static int claim_open(const char *path, const struct stat *st, bool exclusive, struct err *e)
 {
-    int how = readonly || shared_write ? LOCK_SH : LOCK_EX;
+    int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    struct stat now;
+    int fd;
+
+    if (S_ISBLK(st->st_mode) && exclusive)
+        flags |= O_EXCL;
+    fd = open(path, flags);
+    if (fd < 0 && errno == EBUSY)
+        return err_set(e, EBUSY, "already in use by the host (mounted, or part of a volume)");
+    if (fd < 0)
+        return err_set(e, errno, "cannot be opened: %s", strerror(errno));
+    if (fstat(fd, &now) || now.st_dev != st->st_dev || now.st_ino != st->st_ino) {
+        close(fd);
+        return err_set(e, ESTALE, "was replaced by another file while it was opened");
+    }
+    return fd;
+}
+
+static int claim_lock(int fd, int how)
+{
     int rc;
 
     do {
         rc = flock(fd, how | LOCK_NB);
     } while (rc && errno == EINTR);
-    if (!rc || shared_write)
-        return 0;
-    if (errno == EWOULDBLOCK)
-        return claimed(fd, readonly, e);
-    /* a file system without locks: nothing else can be claiming it there */
-    if (errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS)
-        return 0;
-    return err_set(e, errno, "cannot be locked: %s", strerror(errno));
+    return rc ? -errno : 0;
+}
+
+int file_claim(const char *path, const struct stat *st, bool readonly, bool shared_write,
+               struct err *e)
+{
+    bool exclusive = !readonly && !shared_write;
+    int fd = claim_open(path, st, exclusive, e), rc;
+
+    if (fd < 0)
+        return fd;
+    rc = claim_lock(fd, exclusive ? LOCK_EX : LOCK_SH);
+    /* a file system without locks: nobody can be claiming anything there */
+    if (!rc || shared_write || rc == -ENOLCK || rc == -EOPNOTSUPP || rc == -ENOSYS)
+        return fd;
+    close(fd);
+    if (rc == -EWOULDBLOCK)
+        return claimed(st, readonly, e);
+    return err_set(e, -rc, "cannot be locked: %s", strerror(-rc));
 }

@@ -34,17 +34,6 @@ static int image_open_fd(const struct blk_spec *spec, struct stat *st, struct er
         return err_set(e, EINVAL, "is %s: expected a raw image file or a block device",
                        S_ISDIR(st->st_mode) ? "a directory" : "neither file nor block device");
     }
-    if (S_ISBLK(st->st_mode) && !spec->readonly && !spec->shared_write) {
-        /* O_EXCL on a block device fails while the host itself uses it */
-        int exclusive = open(spec->path, flags | O_EXCL);
-
-        close(fd);
-        fd = exclusive;
-        if (fd < 0 && errno == EBUSY)
-            return err_set(e, EBUSY, "already in use by the host (mounted, or part of a volume)");
-        if (fd < 0)
-            return err_set(e, errno, "cannot be opened for %s: %s", how, strerror(errno));
-    }
     /* io_uring gives -EAGAIN instead of waiting where O_NONBLOCK is set */
     if (fcntl(fd, F_SETFL, spec->readonly ? O_RDONLY : O_RDWR))
         goto fail;
@@ -157,13 +146,13 @@ static int image_open(const struct blk_spec *spec, struct file_image *img,
     struct stat st;
     int rc;
 
-    *img = (struct file_image){ 0 };
+    *img = (struct file_image){ .claim_fd = -1 };
     *props = (struct blk_props){ .readonly = spec->readonly, .can_flush = true };
     img->fd = image_open_fd(spec, &st, e);
     if (img->fd < 0)
         return img->fd;
-    rc = file_claim(img->fd, spec->readonly, spec->shared_write, e);
-    if (rc)
+    rc = img->claim_fd = file_claim(spec->path, &st, spec->readonly, spec->shared_write, e);
+    if (rc < 0)
         goto fail;
     img->block_device = S_ISBLK(st.st_mode);
     if (img->block_device) {
@@ -190,7 +179,7 @@ static int image_open(const struct blk_spec *spec, struct file_image *img,
     props->block_device = img->block_device;
     return 0;
 fail:
-    close(img->fd);
+    file_image_close(img);
     return rc;
 }
 
@@ -211,5 +200,7 @@ int file_image_open(const struct blk_spec *spec, struct file_image *img,
 
 void file_image_close(struct file_image *img)
 {
+    if (img->claim_fd >= 0)
+        close(img->claim_fd);
     close(img->fd);
 }

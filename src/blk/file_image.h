@@ -9,6 +9,7 @@
 
 struct file_image {
     int fd;
+    int claim_fd;               /* file_claim.h */
     uint64_t data_end_bytes;    /* the file's length when opened: it may end inside
                                  * the disk's last sector */
     bool in_memory;             /* tmpfs, ramfs: system calls on it do not wait */

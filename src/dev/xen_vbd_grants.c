@@ -2,25 +2,31 @@
 #include "dev/xen_vbd_grants.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 int vbd_grants_init(struct vbd_grants *g, struct gnttab_host *table, bool persistent)
 {
     *g = (struct vbd_grants){ .table = table };
     if (persistent) {
-        g->entry = calloc(VBD_GRANTS_MAX, sizeof(*g->entry));
-        if (!g->entry)
+        /* mmap: sets that no reference falls into take no memory */
+        void *entries = mmap(NULL, VBD_GRANTS_MAX * sizeof(*g->entry), PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        if (entries == MAP_FAILED)
             return -ENOMEM;
+        g->entry = entries;
     }
     return 0;
 }
 
 void vbd_grants_free(struct vbd_grants *g)
 {
-    for (unsigned i = 0; g->entry && i < VBD_GRANTS_MAX; i++)
+    if (!g->entry)
+        return;
+    for (unsigned i = 0; i < VBD_GRANTS_MAX; i++)
         if (g->entry[i].page)
             gnttab_host_unmap(g->table, g->entry[i].ref, true);
-    free(g->entry);
+    munmap(g->entry, VBD_GRANTS_MAX * sizeof(*g->entry));
     g->entry = NULL;
 }
 

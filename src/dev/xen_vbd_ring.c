@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/atomic.h"
 
@@ -86,6 +87,11 @@ uint32_t vbd_ring_nr_entries(const struct vbd_abi *abi, unsigned nr_pages)
     return nr;
 }
 
+static size_t holds_size_bytes(const struct vbd_ring *r)
+{
+    return (size_t)r->nr_entries * VBD_SEGMENTS_MAX * sizeof(*r->hold);
+}
+
 int vbd_ring_init(struct vbd_ring *r, const struct vbd_ring_params *p)
 {
     memset(r, 0, sizeof(*r));
@@ -94,10 +100,15 @@ int vbd_ring_init(struct vbd_ring *r, const struct vbd_ring_params *p)
         r->page[i] = p->pages[i];
     r->nr_entries = vbd_ring_nr_entries(p->abi, p->nr_pages);
     r->slot = calloc(r->nr_entries, sizeof(*r->slot));
-    r->hold = calloc((size_t)r->nr_entries * VBD_SEGMENTS_MAX, sizeof(*r->hold));
-    if (!r->slot || !r->hold || vbd_grants_init(&r->grants, p->grants, p->persistent)) {
+    if (!r->slot)
+        return -ENOMEM;
+    /* mmap: what is not used takes no memory, and few requests are of full length */
+    r->hold = mmap(NULL, holds_size_bytes(r), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (r->hold == MAP_FAILED || vbd_grants_init(&r->grants, p->grants, p->persistent)) {
+        if (r->hold != MAP_FAILED)
+            munmap(r->hold, holds_size_bytes(r));
         free(r->slot);
-        free(r->hold);
         return -ENOMEM;
     }
     r->rsp_prod = r->rsp_published = r->req_cons = load_relaxed(&sring(r)->rsp_prod);
@@ -117,8 +128,8 @@ void vbd_ring_close(struct vbd_ring *r)
 void vbd_ring_free(struct vbd_ring *r)
 {
     vbd_grants_free(&r->grants);
+    munmap(r->hold, holds_size_bytes(r));
     free(r->slot);
-    free(r->hold);
 }
 
 /* ---- judging ---- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Who may open an image beside whom, and what the message says. */
+#include <signal.h>
 #include <sys/wait.h>
 
 #include "blk_test.h"
@@ -46,6 +47,55 @@ static void a_claim_ends_with_the_disk(void **state)
 
     image_make(&img, "/tmp", 4096);
     for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(try_open(img.path, W, &d, &e), 0);
+        blk_disk_close(d);
+    }
+    unlink(img.path);
+}
+
+/* io_uring keeps the file it was given for a while after its ring has gone */
+static void a_claim_ends_with_the_disk_though_io_uring_lingers(void **state)
+{
+    struct image img;
+    uint8_t *buf = aligned_alloc(4096, 4096);
+
+    image_make(&img, "/tmp", 64 * KIB);
+    for (unsigned i = 0; i < 20; i++) {
+        struct sync_queue s;
+        struct blk_disk *d;
+        struct err e = { 0 };
+
+        assert_int_equal(try_open(img.path, W, &d, &e), 0);
+        sync_open(&s, d);
+        assert_int_equal(sync_io(&s, BLK_OP_READ, 0, buf, 4096, 1), 0);
+        blk_queue_close(s.q);
+        blk_disk_close(d);
+    }
+    free(buf);
+    unlink(img.path);
+}
+
+static void a_claim_ends_with_the_process_though_io_uring_lingers(void **state)
+{
+    struct image img;
+
+    image_make(&img, "/tmp", 64 * KIB);
+    for (unsigned i = 0; i < 20; i++) {
+        struct blk_disk *d;
+        struct err e = { 0 };
+        pid_t child = fork();
+        int status;
+
+        if (!child) {
+            struct sync_queue s;
+
+            if (try_open(img.path, W, &d, &e))
+                _exit(1);
+            sync_open(&s, d);
+            raise(SIGKILL);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status));
         assert_int_equal(try_open(img.path, W, &d, &e), 0);
         blk_disk_close(d);
     }
@@ -110,6 +160,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_writer_or_many_readers),
         cmocka_unit_test(a_claim_ends_with_the_disk),
+        cmocka_unit_test(a_claim_ends_with_the_disk_though_io_uring_lingers),
+        cmocka_unit_test(a_claim_ends_with_the_process_though_io_uring_lingers),
         cmocka_unit_test(message_names_file_and_this_guest),
         cmocka_unit_test(message_names_the_process_that_holds_the_file),
     };

@@ -112,7 +112,8 @@ static struct blkif_response lane_wait(struct lane *l)
 
 static void lane_put(struct lane *l, unsigned slot, uint8_t op, uint64_t offset, unsigned pages)
 {
-    uint32_t data = l->first_page + slot * SLOT_PAGES, list = l->first_page + DEPTH * SLOT_PAGES + slot;
+    uint32_t data = l->first_page + slot * SLOT_PAGES;
+    uint32_t list = l->first_page + DEPTH * SLOT_PAGES + slot;
 
     if (slot % 2) {
         struct blkif_request_segment *seg = (void *)guest_page(l->front.guest, list);
