@@ -13,10 +13,12 @@
  *   get perms   permissions                 rm          everything at and below
  * and for a node that did not exist: that it did not, that the first node missing
  * on the way to it did not, and the permissions of the node above that.  Whoever
- * makes a node does not depend on the list of children he adds it to.  At the end the notes are compared with the current
- * version: all numbers equal (and all that did not exist still absent) means
- * that each operation would have given the same answer had it been done now, so
- * doing the changes now is a serial execution.  Otherwise the answer is -EAGAIN.
+ * makes a node does not depend on the list of children he adds it to.
+ *
+ * At the end the notes are compared with the current version.  If all numbers are
+ * equal, and all that did not exist is still absent, each operation would have
+ * given the same answer had it been done now, so doing the changes now is a
+ * serial execution.  Otherwise the answer is -EAGAIN.
  * Change numbers are never given twice, so a node that was removed and made again
  * is seen as changed.  Two transactions that touch different nodes, even two
  * that make different children of one node, do not conflict.

@@ -7,26 +7,19 @@
  * A watch's token is its number, so that an event still on its way when its
  * watch is removed finds nobody.  A client freed by one of its own callbacks is
  * marked, and freed by the function that made the callback. */
-#include "xen/xs_client.h"
+#include "xen/xs_client_priv.h"
 
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/queue.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/num.h"
-#include "xen/xs_proto.h"
-
-/* How often a long list is read again because it changed meanwhile. */
-#define DIRECTORY_TRIES 16
 
 struct xs_watch {
     LIST_ENTRY(xs_watch) in_client;
@@ -36,27 +29,10 @@ struct xs_watch {
     char path[];
 };
 
-struct event {
-    STAILQ_ENTRY(event) in_client;
+struct xs_client_event {
+    STAILQ_ENTRY(xs_client_event) in_client;
     uint64_t number;            /* of the watch */
     char path[];
-};
-
-struct xs_client {
-    int fd;
-    struct loop *loop;
-    struct loop_fd *fd_watch;
-    struct loop_timer *event_timer;
-    LIST_HEAD(, xs_watch) watches;
-    STAILQ_HEAD(, event) events;
-    uint64_t last_number;
-    uint32_t last_req_id;
-    bool dead, death_told, in_callback, free_me;
-    void (*on_death)(void *arg);
-    void *death_arg;
-    size_t got_bytes;           /* of hdr and payload */
-    struct xsd_sockmsg hdr;
-    char payload[XENSTORE_PAYLOAD_MAX + 1];
 };
 
 static void client_release(struct xs_client *c)
@@ -68,7 +44,7 @@ static void client_release(struct xs_client *c)
         free(w);
     }
     while (!STAILQ_EMPTY(&c->events)) {
-        struct event *ev = STAILQ_FIRST(&c->events);
+        struct xs_client_event *ev = STAILQ_FIRST(&c->events);
 
         STAILQ_REMOVE_HEAD(&c->events, in_client);
         free(ev);
@@ -80,9 +56,7 @@ static void client_release(struct xs_client *c)
     free(c);
 }
 
-/* No answer will come any more.  Who asks is told -ENOTCONN; the loop tells the
- * one who wanted to know. */
-static int died(struct xs_client *c, int error)
+int xs_client_died(struct xs_client *c, int error)
 {
     c->dead = true;
     loop_timer_arm(c->event_timer, 0);
@@ -92,7 +66,7 @@ static int died(struct xs_client *c, int error)
 static int event_keep(struct xs_client *c)
 {
     size_t path_bytes = strnlen(c->payload, c->hdr.len) + 1;
-    struct event *ev;
+    struct xs_client_event *ev;
     uint64_t number;
 
     c->payload[c->hdr.len] = 0;
@@ -207,9 +181,8 @@ static int answer_wait(struct xs_client *c, uint32_t req_id, uint64_t deadline_n
     }
 }
 
-/* Sends the strings (the last one's length as given), waits for the answer. */
-static int request(struct xs_client *c, uint32_t type, uint32_t tx,
-                   struct iovec *args, unsigned nr_args)
+int xs_client_request(struct xs_client *c, uint32_t type, uint32_t tx,
+                      struct iovec *args, unsigned nr_args)
 {
     uint64_t deadline = loop_now_ns() + XS_CLIENT_TIMEOUT_MS * 1000000ull;
     struct xsd_sockmsg hdr = { .type = type, .req_id = ++c->last_req_id, .tx_id = tx };
@@ -232,24 +205,12 @@ static int request(struct xs_client *c, uint32_t type, uint32_t tx,
     if (!rc)
         rc = answer_wait(c, hdr.req_id, deadline);
     if (rc)
-        return died(c, -rc);
+        return xs_client_died(c, -rc);
     if (!STAILQ_EMPTY(&c->events))
         loop_timer_arm(c->event_timer, 0);
     if (c->hdr.type == XS_ERROR)
         return error_of(c->payload);
-    return c->hdr.type == type ? 0 : died(c, EPROTO);
-}
-
-static struct iovec string_arg(const char *s)
-{
-    return (struct iovec){ (void *)s, strlen(s) + 1 };
-}
-
-static int request_path(struct xs_client *c, uint32_t type, uint32_t tx, const char *path)
-{
-    struct iovec arg = string_arg(path);
-
-    return request(c, type, tx, &arg, 1);
+    return c->hdr.type == type ? 0 : xs_client_died(c, EPROTO);
 }
 
 /* Gives out what has been kept; a callback may do anything, even free c. */
@@ -257,7 +218,7 @@ static void dispatch(struct xs_client *c)
 {
     c->in_callback = true;
     while (!c->free_me && !STAILQ_EMPTY(&c->events)) {
-        struct event *ev = STAILQ_FIRST(&c->events);
+        struct xs_client_event *ev = STAILQ_FIRST(&c->events);
         struct xs_watch *w;
 
         STAILQ_REMOVE_HEAD(&c->events, in_client);
@@ -295,7 +256,7 @@ static void socket_ready(void *arg, uint32_t events)
         if (rc == 1)
             rc = c->hdr.type == XS_WATCH_EVENT ? event_keep(c) : -EPROTO;
         if (rc)
-            died(c, -rc);
+            xs_client_died(c, -rc);
     }
     dispatch(c);
 }
@@ -378,7 +339,7 @@ int xs_client_connect_domain_fd(const char *socket_path, unsigned domid, struct 
     struct loop *loop = loop_create();
     struct xs_client *c = NULL;
     char number[16];
-    struct iovec args[2] = { string_arg(XS_CONTROL_BECOME_DOMAIN) };
+    struct iovec args[2] = { xs_client_string(XS_CONTROL_BECOME_DOMAIN) };
     int rc, fd = -1;
 
     if (!loop)
@@ -386,8 +347,8 @@ int xs_client_connect_domain_fd(const char *socket_path, unsigned domid, struct 
     rc = xs_client_connect(loop, socket_path, &c, e);
     if (!rc) {
         snprintf(number, sizeof(number), "%u", domid);
-        args[1] = string_arg(number);
-        rc = request(c, XS_CONTROL, XS_NO_TRANSACTION, args, 2);
+        args[1] = xs_client_string(number);
+        rc = xs_client_request(c, XS_CONTROL, XS_NO_TRANSACTION, args, 2);
         if (rc)
             err_set(e, -rc, "xenstore refuses a connection for domain %u: %s", domid,
                     strerror(-rc));
@@ -406,164 +367,6 @@ int xs_client_connect_domain_fd(const char *socket_path, unsigned domid, struct 
     return rc ? rc : fd;
 }
 
-/* A copy of the answer, for the caller of the public function. */
-static char *answer_copy(struct xs_client *c, int rc)
-{
-    char *copy;
-
-    if (rc) {
-        errno = -rc;
-        return NULL;
-    }
-    copy = malloc(c->hdr.len + 1);
-    if (copy)
-        memcpy(copy, c->payload, c->hdr.len + 1);
-    return copy;
-}
-
-char *xs_client_read(struct xs_client *c, uint32_t tx, const char *path)
-{
-    return answer_copy(c, request_path(c, XS_READ, tx, path));
-}
-
-int xs_client_write(struct xs_client *c, uint32_t tx, const char *path, const char *value)
-{
-    struct iovec args[] = { string_arg(path), { (void *)value, strlen(value) } };
-
-    return request(c, XS_WRITE, tx, args, 2);
-}
-
-int xs_client_writef(struct xs_client *c, uint32_t tx, const char *path, const char *fmt, ...)
-{
-    char value[XENSTORE_PAYLOAD_MAX];
-    va_list ap;
-    int n;
-
-    va_start(ap, fmt);
-    n = vsnprintf(value, sizeof(value), fmt, ap);
-    va_end(ap);
-    if (n < 0 || n >= (int)sizeof(value))
-        return -E2BIG;
-    return xs_client_write(c, tx, path, value);
-}
-
-int xs_client_mkdir(struct xs_client *c, uint32_t tx, const char *path)
-{
-    return request_path(c, XS_MKDIR, tx, path);
-}
-
-int xs_client_rm(struct xs_client *c, uint32_t tx, const char *path)
-{
-    return request_path(c, XS_RM, tx, path);
-}
-
-/* One part of a long list, appended to *list.  1: that was the last.  -EAGAIN: the
- * list has changed since the part before. */
-static int directory_part(struct xs_client *c, uint32_t tx, const char *path,
-                          uint64_t *gen, char **list, size_t *len)
-{
-    struct iovec args[2] = { string_arg(path) };
-    size_t gen_bytes, bytes;
-    char offset[24], *grown;
-    uint64_t now;
-    bool last;
-    int rc;
-
-    snprintf(offset, sizeof(offset), "%zu", *len);
-    args[1] = string_arg(offset);
-    rc = request(c, XS_DIRECTORY_PART, tx, args, 2);
-    if (rc)
-        return rc;
-    gen_bytes = strlen(c->payload) + 1;
-    if (gen_bytes >= c->hdr.len || num_parse_u64(c->payload, 0, UINT64_MAX, &now))
-        return died(c, EPROTO);
-    if (*len && now != *gen)
-        return -EAGAIN;
-    *gen = now;
-    bytes = c->hdr.len - gen_bytes;
-    /* an empty name ends the list: two 0 in a row, or nothing else */
-    last = c->payload[c->hdr.len - 1] == 0 && c->payload[c->hdr.len - 2] == 0;
-    bytes -= last;
-    grown = realloc(*list, *len + bytes + 1);
-    if (!grown)
-        return -ENOMEM;
-    memcpy(grown + *len, c->payload + gen_bytes, bytes);
-    *list = grown;
-    *len += bytes;
-    return last;
-}
-
-static int directory_long(struct xs_client *c, uint32_t tx, const char *path,
-                          char **list, size_t *len)
-{
-    uint64_t gen = 0;
-    int rc, tries = 0;
-
-    do {
-        *len = 0;
-        while (!(rc = directory_part(c, tx, path, &gen, list, len)))
-            ;
-    } while (rc == -EAGAIN && ++tries < DIRECTORY_TRIES);
-    return rc < 0 ? rc : 0;
-}
-
-char *xs_client_directory(struct xs_client *c, uint32_t tx, const char *path, unsigned *nr)
-{
-    int rc = request_path(c, XS_DIRECTORY, tx, path);
-    size_t len = rc ? 0 : c->hdr.len;
-    char *list = NULL;
-
-    if (rc == -E2BIG)
-        rc = directory_long(c, tx, path, &list, &len);
-    else
-        list = answer_copy(c, rc);
-    if (rc) {
-        free(list);
-        errno = -rc;
-        return NULL;
-    }
-    *nr = 0;
-    for (size_t i = 0; list && i < len; i++)
-        *nr += list[i] == 0;
-    return list;
-}
-
-int xs_client_set_perms(struct xs_client *c, uint32_t tx, const char *path,
-                        const char *const perms[], unsigned nr)
-{
-    char text[XENSTORE_PAYLOAD_MAX];
-    size_t len = 0;
-    struct iovec args[] = { string_arg(path), { text, 0 } };
-
-    for (unsigned i = 0; i < nr; i++) {
-        size_t bytes = strlen(perms[i]) + 1;
-
-        if (len + bytes > sizeof(text))
-            return -E2BIG;
-        memcpy(text + len, perms[i], bytes);
-        len += bytes;
-    }
-    args[1].iov_len = len;
-    return request(c, XS_SET_PERMS, tx, args, 2);
-}
-
-int xs_client_tx_start(struct xs_client *c, uint32_t *tx)
-{
-    int rc = request_path(c, XS_TRANSACTION_START, XS_NO_TRANSACTION, "");
-    uint64_t id;
-
-    if (!rc && num_parse_u64(c->payload, 1, UINT32_MAX, &id))
-        rc = died(c, EPROTO);
-    if (!rc)
-        *tx = (uint32_t)id;
-    return rc;
-}
-
-int xs_client_tx_end(struct xs_client *c, uint32_t tx, bool commit)
-{
-    return request_path(c, XS_TRANSACTION_END, tx, commit ? "T" : "F");
-}
-
 int xs_client_watch(struct xs_client *c, const char *path, xs_watch_cb cb, void *arg,
                     struct xs_watch **out)
 {
@@ -579,9 +382,9 @@ int xs_client_watch(struct xs_client *c, const char *path, xs_watch_cb cb, void 
     w->arg = arg;
     strcpy(w->path, path);
     snprintf(token, sizeof(token), "%llu", (unsigned long long)w->number);
-    args[0] = string_arg(path);
-    args[1] = string_arg(token);
-    rc = request(c, XS_WATCH, XS_NO_TRANSACTION, args, 2);
+    args[0] = xs_client_string(path);
+    args[1] = xs_client_string(token);
+    rc = xs_client_request(c, XS_WATCH, XS_NO_TRANSACTION, args, 2);
     if (rc) {
         free(w);
         return rc;
@@ -599,31 +402,11 @@ void xs_client_unwatch(struct xs_client *c, struct xs_watch *w)
     if (!w)
         return;
     snprintf(token, sizeof(token), "%llu", (unsigned long long)w->number);
-    args[0] = string_arg(w->path);
-    args[1] = string_arg(token);
+    args[0] = xs_client_string(w->path);
+    args[1] = xs_client_string(token);
     /* Should the daemon be gone, so is the watch. */
-    request(c, XS_UNWATCH, XS_NO_TRANSACTION, args, 2);
+    xs_client_request(c, XS_UNWATCH, XS_NO_TRANSACTION, args, 2);
     LIST_REMOVE(w, in_client);
     free(w);
 }
 
-int xs_client_introduce(struct xs_client *c, unsigned domid, uint64_t gfn, uint32_t port)
-{
-    struct iovec args[3];
-    char text[3][24];
-
-    snprintf(text[0], sizeof(text[0]), "%u", domid);
-    snprintf(text[1], sizeof(text[1]), "%llu", (unsigned long long)gfn);
-    snprintf(text[2], sizeof(text[2]), "%u", port);
-    for (unsigned i = 0; i < 3; i++)
-        args[i] = string_arg(text[i]);
-    return request(c, XS_INTRODUCE, XS_NO_TRANSACTION, args, 3);
-}
-
-int xs_client_release(struct xs_client *c, unsigned domid)
-{
-    char text[16];
-
-    snprintf(text, sizeof(text), "%u", domid);
-    return request_path(c, XS_RELEASE, XS_NO_TRANSACTION, text);
-}

@@ -87,7 +87,9 @@ static void clear(struct fill *f, const char *path)
 
 static void fill_home(struct fill *f)
 {
-    static const char *const readable[] = { "cpu", "memory", "device", "device/suspend", "control" };
+    static const char *const readable[] = {
+        "cpu", "memory", "device", "device/suspend", "control",
+    };
     static const char *const own[] = {
         "control/shutdown", "control/feature-poweroff", "control/feature-reboot",
         "control/feature-suspend", "control/sysrq", "device/suspend/event-channel",

@@ -239,7 +239,8 @@ static void a_full_ring_waits_for_the_guest(void **state)
     assert_int_equal(guest_receive(f, got, sizeof(got)), XENSTORE_RING_SIZE);
     kick(f);
     turn(f);
-    assert_int_equal(guest_receive(f, got, sizeof(got)), sizeof(data) - 10 - 2 * XENSTORE_RING_SIZE);
+    assert_int_equal(guest_receive(f, got, sizeof(got)),
+                     sizeof(data) - 10 - 2 * XENSTORE_RING_SIZE);
 }
 
 static void a_daemon_that_does_not_read_stops_the_ring_only_so_long(void **state)
