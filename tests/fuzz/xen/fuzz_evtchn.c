@@ -29,7 +29,7 @@ static domid_t domid_of(uint8_t a)
     return a < 252 ? known[a & 3] : a;
 }
 
-/* The host's stores into guest memory that a guest could do as well. */
+/* What the guest can do without asking. */
 static void scribble(struct guest *g, const struct step *s)
 {
     uint8_t *base = s->a & 1 ? (uint8_t *)g->shared : g->memory;
@@ -104,7 +104,9 @@ static void step_run(struct guest *g, const struct step *s)
         }
         break;
     case 10: {
-        struct evtchn_init_control op = { s->c % (GUEST_PAGES + 1), s->b, s->a % (VCPUS + 1), 0, { 0 } };
+        struct evtchn_init_control op = {
+            .control_gfn = s->c % (GUEST_PAGES + 1), .offset = s->b, .vcpu = s->a % (VCPUS + 1),
+        };
         evtchn_init_control(d, &op);
         break;
     }
@@ -136,7 +138,7 @@ static void step_run(struct guest *g, const struct step *s)
         evtchn_poll_end(d, s->a % VCPUS);
         break;
     case 19:
-        /* 16 records behind the FIFO pages' usual places */
+        /* where FIFO blocks may lie too: the guest's fault */
         evtchn_vcpu_info_set(d, s->a % VCPUS,
                              (struct vcpu_info *)(void *)g->memory + s->b % 16);
         break;

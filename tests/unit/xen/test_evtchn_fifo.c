@@ -195,8 +195,19 @@ static void higher_priority_is_taken_first(void **state)
     for (unsigned i = 0; i < 3; i++)
         port_send(g, p[i]);
     taken_check(&c, order, 3);
-    assert_int_equal(evtchn_set_priority(&g->d, &(struct evtchn_set_priority){ p[0], 16 }), -EINVAL);
-    assert_int_equal(evtchn_set_priority(&g->d, &(struct evtchn_set_priority){ 9, 1 }), -EACCES);
+    guest_free(g);
+}
+
+static void priority_is_judged(void **state)
+{
+    static const struct { struct evtchn_set_priority op; int ret; } rows[] = {
+        { { 1, 16 }, -EINVAL }, { { 1, 15 }, 0 }, { { 9, 1 }, -EACCES }, { { 99999, 1 }, -EINVAL },
+    };
+    struct guest *g = fifo_guest(1, 1);
+
+    assert_int_equal(ipi_open(g, 0), 1);
+    for (size_t i = 0; i < array_size(rows); i++)
+        assert_int_equal(evtchn_set_priority(&g->d, &rows[i].op), rows[i].ret);
     guest_free(g);
 }
 
@@ -542,6 +553,7 @@ int main(void)
         cmocka_unit_test(array_grows_to_128_pages),
         cmocka_unit_test(events_are_taken_in_the_order_sent),
         cmocka_unit_test(higher_priority_is_taken_first),
+        cmocka_unit_test(priority_is_judged),
         cmocka_unit_test(reopened_port_has_the_default_priority),
         cmocka_unit_test(masked_event_is_linked_by_unmask),
         cmocka_unit_test(tail_moved_to_another_vcpu_starts_a_list_there),

@@ -154,7 +154,8 @@ static void alloc_unbound_only_in_own_domain(void **state)
 {
     CHECK({ ALLOC_UNBOUND, DOMID_SELF, 0, 0, 1 }, { ALLOC_UNBOUND, GUEST_DOMID, 3, 0, 2 },
           { ALLOC_UNBOUND, 0, 0, -EPERM }, { ALLOC_UNBOUND, 8, 0, -ESRCH },
-          { ALLOC_UNBOUND, DOMID_XEN, 0, -ESRCH }, { STATUS, DOMID_SELF, 1, 0, EVTCHNSTAT_unbound });
+          { ALLOC_UNBOUND, DOMID_XEN, 0, -ESRCH },
+          { STATUS, DOMID_SELF, 1, 0, EVTCHNSTAT_unbound });
 }
 
 static void loopback_needs_a_port_waiting_for_the_domain(void **state)
@@ -174,7 +175,8 @@ static void closing_one_end_leaves_the_other_unbound(void **state)
     CHECK({ ALLOC_UNBOUND, DOMID_SELF, DOMID_SELF, 0, 1 }, { INTERDOMAIN, DOMID_SELF, 1, 0, 2 },
           { CLOSE, 1 }, { STATUS, DOMID_SELF, 1, 0, EVTCHNSTAT_closed },
           { STATUS, DOMID_SELF, 2, 0, EVTCHNSTAT_unbound }, { SEND, 2 }, { SEND, 1, 0, -EINVAL },
-          { INTERDOMAIN, DOMID_SELF, 2, 0, 1 }, { CLOSE, 2 }, { CLOSE, 1 }, { CLOSE, 1, 0, -EINVAL });
+          { INTERDOMAIN, DOMID_SELF, 2, 0, 1 }, { CLOSE, 2 }, { CLOSE, 1 },
+          { CLOSE, 1, 0, -EINVAL });
 }
 
 static void virq_is_bound_once(void **state)
@@ -207,7 +209,8 @@ static void pirq_is_refused_as_to_any_unprivileged_domain(void **state)
 
 static void bind_vcpu_only_for_ports_that_may_move(void **state)
 {
-    CHECK({ VIRQ, VIRQ_TIMER, 0, 0, 1 }, { IPI, 0, 0, 0, 2 }, { ALLOC_UNBOUND, DOMID_SELF, 0, 0, 3 },
+    CHECK({ VIRQ, VIRQ_TIMER, 0, 0, 1 }, { IPI, 0, 0, 0, 2 },
+          { ALLOC_UNBOUND, DOMID_SELF, 0, 0, 3 },
           { VIRQ, VIRQ_DOM_EXC, 0, 0, 4 }, { VCPU, 1, 1, -EINVAL }, { VCPU, 2, 1, -EINVAL },
           { VCPU, 3, 1 }, { VCPU, 4, 1 }, { VCPU, 3, 4, -ENOENT }, { VCPU, 5, 1, -EINVAL },
           { VCPU, 999999, 1, -EINVAL }, { VCPU, 999999, 4, -ENOENT }, { VCPU, 0, 1, -EINVAL });
@@ -242,10 +245,12 @@ static void unmask_accepts_any_port_that_has_a_record(void **state)
 
 static void reset_closes_everything_of_the_own_domain(void **state)
 {
-    CHECK({ IPI, 0, 0, 0, 1 }, { VIRQ, 0, 0, 0, 2 }, { ALLOC_UNBOUND, DOMID_SELF, DOMID_SELF, 0, 3 },
+    CHECK({ IPI, 0, 0, 0, 1 }, { VIRQ, 0, 0, 0, 2 },
+          { ALLOC_UNBOUND, DOMID_SELF, DOMID_SELF, 0, 3 },
           { INTERDOMAIN, DOMID_SELF, 3, 0, 4 }, { ALLOC_UNBOUND, DOMID_SELF, 0, 0, 5 },
           { HOST_BIND, 5, 9 }, { RESET, 0, 0, -EPERM }, { RESET, 3, 0, -ESRCH },
-          { STATUS, DOMID_SELF, 1, 0, EVTCHNSTAT_ipi }, { RESET, DOMID_SELF }, { CLOSE, 1, 0, -EINVAL },
+          { STATUS, DOMID_SELF, 1, 0, EVTCHNSTAT_ipi }, { RESET, DOMID_SELF },
+          { CLOSE, 1, 0, -EINVAL },
           { CLOSE, 3, 0, -EINVAL }, { CLOSE, 5, 0, -EINVAL }, { RESET, GUEST_DOMID },
           { VIRQ, 0, 0, 0, 1 });
 }
