@@ -9,27 +9,24 @@
  *
  * Processes: this one carries data in relay_run() and never blocks while COMMAND
  * lives; a child beats the heartbeat, so that a file system that hangs or a
- * sync that takes long is not mistaken for a dead kernel; a second child becomes
- * COMMAND. */
+ * sync that takes long is not mistaken for a dead kernel; one loads modules and is
+ * gone; one becomes COMMAND. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "relay.h"
@@ -99,7 +96,7 @@ static void orders_read(struct lab *lab)
     unsigned nr_args = 0, nr_env = 0;
     struct stat st;
     char *p;
-    int fd = open(LAB_ORDERS_PATH, O_RDONLY | O_CLOEXEC);
+    int fd = open("/" LAB_ORDERS_PATH, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0 || fstat(fd, &st) < 0)
         give_up(lab, "%s: %s", LAB_ORDERS_PATH, strerror(errno));
@@ -134,27 +131,53 @@ static void orders_read(struct lab *lab)
 
 /* ---- modules and ports ---- */
 
-static void module_load(struct lab *lab, const char *path)
+static int module_load(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
 
-    if (fd < 0)
-        give_up(lab, "module %s: %s", path, strerror(errno));
-    if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)
-        give_up(lab, "module %s: %s", path, strerror(errno));
-    close(fd);
+    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)) {
+        r = -errno;
+        fprintf(stderr, "lab: module %s: %s\n", path, strerror(errno));
+    }
+    if (fd >= 0)
+        close(fd);
+    return r;
 }
 
-static void modules_load(struct lab *lab)
+/* Loads the modules that the orders name under key; what fails is on the
+ * console. */
+static int modules_load(const struct orders *o, const char *key)
 {
-    struct orders *o = &lab->orders;
     const char *p, *path;
+    int r = 0;
 
-    for (p = o->text; p < o->text + o->text_bytes; p += strlen(p) + 1) {
-        path = field_value(p, "module");
+    for (p = o->text; r == 0 && p < o->text + o->text_bytes; p += strlen(p) + 1) {
+        path = field_value(p, key);
         if (path)
-            module_load(lab, path);
+            r = module_load(path);
     }
+    return r;
+}
+
+/* What makes this a KVM host takes about as long to load as the way to the root,
+ * so another processor does it meanwhile. */
+static pid_t host_modules_start(struct lab *lab)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        give_up(lab, "fork: %s", strerror(errno));
+    if (pid == 0)
+        _exit(modules_load(&lab->orders, "host-module") < 0);
+    return pid;
+}
+
+static void host_modules_wait(struct lab *lab, pid_t pid)
+{
+    int status;
+
+    if (waitpid(pid, &status, 0) != pid || status != 0)
+        give_up(lab, "a module of the KVM host cannot be loaded");
 }
 
 /* Opens the port with this name; -1 while there is none. */
@@ -380,6 +403,7 @@ int main(void)
 {
     struct lab lab = { 0 };
     unsigned i;
+    pid_t host_modules;
     int console;
 
     relay_init(&lab.relay);
@@ -392,12 +416,15 @@ int main(void)
         dup2(console, i);
     orders_read(&lab);
     oom_score_set("-1000");
-    modules_load(&lab);
+    host_modules = host_modules_start(&lab);
+    if (modules_load(&lab.orders, "module") < 0)
+        give_up(&lab, "a module for the ports or the root cannot be loaded");
     lab.relay.control_fd = port_open(&lab, LAB_PORT_CONTROL);
     lab.relay.data_fd = port_open(&lab, LAB_PORT_DATA);
     heartbeat_start(&lab);
     root_assemble(&lab);
     network_up(&lab);
+    host_modules_wait(&lab, host_modules);
     command_start(&lab);
     relay_run(&lab.relay);
 

@@ -19,7 +19,7 @@
 
 #define EXIT_USAGE 2
 /* Lines of L1's console shown after a fault. */
-#define CONSOLE_LINES_SHOWN 12
+#define CONSOLE_LINES_SHOWN 6
 
 extern char **environ;
 
@@ -257,14 +257,22 @@ static void logs_keep(const struct lab_result *r)
     fprintf(stderr, "xenolith: lab: logs kept in %s\n", dir);
 }
 
+/* From the panic on when there was one, else the last lines. */
 static void console_show(const struct lab_result *r)
 {
-    const char *p = r->console.text + r->console.used_bytes;
-    unsigned nr_lines = 0;
+    const char *p = strstr(r->console.text, LAB_PANIC_MARK);
+    const char *end = r->console.text + r->console.used_bytes;
+    unsigned nr_lines;
 
-    while (p > r->console.text && nr_lines <= CONSOLE_LINES_SHOWN)
-        nr_lines += *--p == '\n';
-    for (p += *p == '\n'; *p;) {
+    if (p) {
+        while (p > r->console.text && p[-1] != '\n')
+            p--;
+    } else {
+        for (p = end, nr_lines = 0; p > r->console.text && nr_lines <= CONSOLE_LINES_SHOWN;)
+            nr_lines += *--p == '\n';
+        p += *p == '\n';
+    }
+    for (nr_lines = 0; *p && nr_lines < CONSOLE_LINES_SHOWN; nr_lines++) {
         size_t n = strcspn(p, "\r\n");
 
         if (n > 0)
@@ -295,12 +303,13 @@ static int attempts_run(const struct lab_options *o, const struct lab_machine *m
 {
     struct lab_result r;
     struct err err = { 0 };
+    off_t input_start = lseek(STDIN_FILENO, 0, SEEK_CUR);
     uint64_t nr_done = 0;
 
     for (;;) {
         enum lab_verdict verdict;
         unsigned exit_status;
-        bool fault, again;
+        bool fault, again, input_lost;
 
         if (lab_result_init(&r, &err) < 0)
             return complain(&err);
@@ -311,9 +320,10 @@ static int attempts_run(const struct lab_options *o, const struct lab_machine *m
         verdict = r.verdict;
         exit_status = r.exit_status;
         fault = lab_fault_is(verdict);
-        /* input that was read once cannot be given a second time */
-        again = fault && nr_done < o->nr_retries && !r.input_taken;
-        if (fault && !o->verbose)
+        /* input from a pipe or a terminal cannot be given a second time */
+        input_lost = r.input_taken && lseek(STDIN_FILENO, input_start, SEEK_SET) < 0;
+        again = fault && nr_done < o->nr_retries && !input_lost;
+        if ((fault || verdict == LAB_BROKEN) && !o->verbose)
             console_show(&r);
         if (verdict == LAB_BROKEN)
             fprintf(stderr, "xenolith: lab: the machine could not be set up: %s\n",
@@ -325,9 +335,9 @@ static int attempts_run(const struct lab_options *o, const struct lab_machine *m
                     lab_fault_text(verdict), nr_done + 1, o->nr_retries,
                     r.output_passed ? "; the output above is void, it starts again" : "");
         else if (fault)
-            fprintf(stderr, "xenolith: lab fault (%s), given up after %" PRIu64 " retries%s\n",
-                    lab_fault_text(verdict), nr_done,
-                    r.input_taken ? ": the standard input is used up" : "");
+            fprintf(stderr, "xenolith: lab fault (%s), given up after %" PRIu64 " %s%s\n",
+                    lab_fault_text(verdict), nr_done + 1, nr_done ? "attempts" : "attempt",
+                    input_lost ? ": the standard input is used up" : "");
         if (verdict == LAB_STOPPED)
             end_by_signal(r.signal);
         lab_result_free(&r);

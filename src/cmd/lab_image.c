@@ -14,11 +14,14 @@
 
 #include "cmd/lab_modules.h"
 
-/* What a KVM host with 9p shares, taps and loop devices needs; their
- * dependencies come from modules.dep. */
-static const char *const lab_modules[] = {
-    "virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay",
-    "kvm", "kvm-amd", "tun", "loop",
+/* What init needs for the ports and the root; and what makes L1 a KVM host with
+ * taps and loop devices, which is loaded at the same time.  No module is in both
+ * lists.  Their dependencies come from modules.dep. */
+static const char *const lab_root_modules[] = {
+    "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay",
+};
+static const char *const lab_host_modules[] = {
+    "kvm-amd", "loop", "tun",
 };
 
 /* No file of an initramfs is as large; keeps a device or a mistake out. */
@@ -189,13 +192,30 @@ static int add_file(struct lab_cpio *c, const char *name, uint32_t mode,
     return 0;
 }
 
-static int add_modules(struct lab_cpio *c, const struct lab_kernel *k,
-                       struct lab_modules *list, struct err *err)
+static int add_module(struct lab_cpio *c, const char *folder, const char *module,
+                      struct err *err)
 {
     char path[PATH_MAX + 128], name[128];
+    size_t size_bytes;
+    char *data;
+    int r;
+
+    snprintf(path, sizeof(path), "%s/modules/%s.ko", folder, module);
+    snprintf(name, sizeof(name), "%s/%s.ko", LAB_MODULES_DIR, module);
+    r = file_read(path, &data, &size_bytes, err);
+    if (r < 0)
+        return r;
+    lab_cpio_add_file(c, name, 0644, data, lab_modules_unsigned_bytes(data, size_bytes));
+    free(data);
+    return 0;
+}
+
+static int modules_find(const struct lab_kernel *k, struct lab_modules *root,
+                        struct lab_modules *host, struct err *err)
+{
+    char path[PATH_MAX + 128];
     char *dep = NULL, *builtin = NULL;
     size_t size_bytes;
-    unsigned i;
     int r;
 
     snprintf(path, sizeof(path), "%s/modules.dep", k->folder);
@@ -205,14 +225,13 @@ static int add_modules(struct lab_cpio *c, const struct lab_kernel *k,
         r = file_read(path, &builtin, &size_bytes, err);
     }
     if (r == 0)
-        r = lab_modules_resolve(dep, builtin, lab_modules, array_size(lab_modules), list, err);
+        r = lab_modules_resolve(dep, builtin, lab_root_modules, array_size(lab_root_modules),
+                                root, err);
+    if (r == 0)
+        r = lab_modules_resolve(dep, builtin, lab_host_modules, array_size(lab_host_modules),
+                                host, err);
     if (r < 0)
         err_at(err, k->folder, 0, NULL);
-    for (i = 0; r == 0 && i < list->nr_names; i++) {
-        snprintf(path, sizeof(path), "%s/modules/%s.ko", k->folder, list->names[i]);
-        snprintf(name, sizeof(name), "%s/%s.ko", LAB_MODULES_DIR + 1, list->names[i]);
-        r = add_file(c, name, 0644, path, err);
-    }
     free(dep);
     free(builtin);
     return r;
@@ -224,10 +243,21 @@ static void order(FILE *f, const char *key, const char *value)
     fputc('\0', f);
 }
 
-static int add_orders(struct lab_cpio *c, const struct lab_orders *orders,
-                      const struct lab_modules *modules, struct err *err)
+static void order_modules(FILE *f, const char *key, const struct lab_modules *modules)
 {
     char path[128];
+    unsigned i;
+
+    for (i = 0; i < modules->nr_names; i++) {
+        snprintf(path, sizeof(path), "/%s/%s.ko", LAB_MODULES_DIR, modules->names[i]);
+        order(f, key, path);
+    }
+}
+
+static int add_orders(struct lab_cpio *c, const struct lab_orders *orders,
+                      const struct lab_modules *root, const struct lab_modules *host,
+                      struct err *err)
+{
     char *text = NULL;
     size_t size_bytes = 0;
     FILE *f = open_memstream(&text, &size_bytes);
@@ -236,10 +266,8 @@ static int add_orders(struct lab_cpio *c, const struct lab_orders *orders,
 
     if (!f)
         return err_set(err, errno, "orders: %s", strerror(errno));
-    for (i = 0; i < modules->nr_names; i++) {
-        snprintf(path, sizeof(path), "%s/%s.ko", LAB_MODULES_DIR, modules->names[i]);
-        order(f, "module", path);
-    }
+    order_modules(f, "module", root);
+    order_modules(f, "host-module", host);
     for (i = 0; i < orders->nr_shares; i++)
         order(f, "share", orders->shares[i]);
     order(f, "cwd", orders->cwd);
@@ -251,7 +279,7 @@ static int add_orders(struct lab_cpio *c, const struct lab_orders *orders,
         free(text);
         return err_set(err, ENOMEM, "orders: %s", strerror(ENOMEM));
     }
-    lab_cpio_add_file(c, LAB_ORDERS_PATH + 1, 0600, text, size_bytes);
+    lab_cpio_add_file(c, LAB_ORDERS_PATH, 0600, text, size_bytes);
     free(text);
     return 0;
 }
@@ -260,19 +288,24 @@ int lab_image_build(const char *lab_dir, const struct lab_kernel *k,
                     const struct lab_orders *orders, struct lab_cpio *c,
                     struct err *err)
 {
-    struct lab_modules modules;
+    struct lab_modules root, host;
     char path[PATH_MAX + 8];
+    unsigned i;
     int r;
 
     snprintf(path, sizeof(path), "%s/init", lab_dir);
     lab_cpio_add_dir(c, "dev", 0755);
     lab_cpio_add_char_device(c, "dev/console", 0600, 5, 1);
-    lab_cpio_add_dir(c, LAB_MODULES_DIR + 1, 0755);
+    lab_cpio_add_dir(c, LAB_MODULES_DIR, 0755);
     r = add_file(c, "init", 0755, path, err);
     if (r == 0)
-        r = add_modules(c, k, &modules, err);
+        r = modules_find(k, &root, &host, err);
+    for (i = 0; r == 0 && i < root.nr_names; i++)
+        r = add_module(c, k->folder, root.names[i], err);
+    for (i = 0; r == 0 && i < host.nr_names; i++)
+        r = add_module(c, k->folder, host.names[i], err);
     if (r == 0)
-        r = add_orders(c, orders, &modules, err);
+        r = add_orders(c, orders, &root, &host, err);
     if (r < 0)
         return r;
     r = lab_cpio_finish(c);

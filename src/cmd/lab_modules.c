@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cmd/lab_modules.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -79,4 +80,25 @@ int lab_modules_resolve(const char *dep, const char *builtin, const char *const 
             return r;
     }
     return 0;
+}
+
+size_t lab_modules_unsigned_bytes(const void *module, size_t size_bytes)
+{
+    static const char marker[] = "~Module signature appended~\n";
+    struct {
+        uint8_t algorithm, hash, id_type, signer_bytes, key_id_bytes, pad[3];
+        uint32_t signature_bytes;       /* big-endian */
+    } trailer;
+    const size_t marker_bytes = sizeof(marker) - 1;
+    const uint8_t *end = (const uint8_t *)module + size_bytes;
+    size_t signed_bytes;
+
+    if (size_bytes < marker_bytes + sizeof(trailer) ||
+        memcmp(end - marker_bytes, marker, marker_bytes) != 0)
+        return size_bytes;
+    memcpy(&trailer, end - marker_bytes - sizeof(trailer), sizeof(trailer));
+    signed_bytes = size_bytes - marker_bytes - sizeof(trailer);
+    if (ntohl(trailer.signature_bytes) > signed_bytes)
+        return size_bytes;
+    return signed_bytes - ntohl(trailer.signature_bytes);
 }

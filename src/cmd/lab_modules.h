@@ -22,4 +22,10 @@ struct lab_modules {
 int lab_modules_resolve(const char *dep, const char *builtin, const char *const *wanted,
                         size_t nr_wanted, struct lab_modules *list, struct err *err);
 
+/* The size of a module without the signature that the distribution appends to it
+ * (struct module_signature and its marker, Linux's kernel/module_signature.c);
+ * size_bytes when there is none.  Checking signatures takes emulated processors
+ * longer than all else about loading. */
+size_t lab_modules_unsigned_bytes(const void *module, size_t size_bytes);
+
 #endif

@@ -127,11 +127,15 @@ static void arguments_build(struct arguments *a, const struct lab_machine *m,
     arg(a, "%s", k->image);
     arg(a, "-initrd");
     arg(a, "/dev/fd/%d", q->initramfs_fd);
-    /* panic=-1: a panic or an oops resets L1 at once, and so ends QEMU.
+    /* panic=-1 oops=panic: either resets L1 at once, and so ends QEMU.
      * tsc=reliable: the emulated TSC is the host's; the watchdog that would
-     * compare it with slower clocks is misled when the host is busy. */
+     * compare it with slower clocks is misled when the host is busy.
+     * acpi=noirq: interrupt routes from the MP table, which needs no interpreter,
+     * emulated, for every device.  cryptomgr.notests: self-tests of ciphers that
+     * nobody uses here. */
     arg(a, "-append");
-    arg(a, "console=ttyS0 panic=-1 oops=panic tsc=reliable loglevel=%d", m->verbose ? 7 : 4);
+    arg(a, "console=ttyS0 panic=-1 oops=panic tsc=reliable acpi=noirq cryptomgr.notests "
+        "loglevel=%d", m->verbose ? 7 : 4);
     arg(a, "-serial");
     arg(a, "stdio");
     arg(a, "-device");

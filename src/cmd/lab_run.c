@@ -32,8 +32,6 @@
 #define NS_PER_S UINT64_C(1000000000)
 #define TICK_MS 1000
 #define TICK_MAX_NS (2 * NS_PER_S)
-/* After the last frame QEMU has little time to say more. */
-#define CHUNK_BYTES 65536
 
 struct buffer {
     uint8_t data[sizeof(struct lab_frame) + LAB_FRAME_MAX_BYTES];
@@ -395,7 +393,7 @@ static void last_words_take(struct attempt *a)
     if (lseek(a->qemu.reset_log_fd, 0, SEEK_SET) == 0)
         tail_take(&r->reset_log, &a->qemu.reset_log_fd, false);
     a->evidence.triple_fault = strstr(r->reset_log.text, "Triple fault") != NULL;
-    a->evidence.panic = strstr(r->console.text, "Kernel panic - not syncing") != NULL;
+    a->evidence.panic = strstr(r->console.text, LAB_PANIC_MARK) != NULL;
 }
 
 /* QEMU's first line, or the last of L1, for a lab that cannot work. */

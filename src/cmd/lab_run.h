@@ -8,6 +8,9 @@
 #include "cmd/lab_fault.h"
 #include "cmd/lab_qemu.h"
 
+/* What Linux writes on its console when it panics. */
+#define LAB_PANIC_MARK "Kernel panic - not syncing"
+
 #define LAB_CONSOLE_KEPT_BYTES 16384u
 #define LAB_MESSAGES_KEPT_BYTES 4096u
 

@@ -49,15 +49,17 @@ struct lab_end {
  * fields, each "KEY=VALUE" with a final NUL.  Order matters only among fields
  * with the same key.
  *
- *   module=PATH    load this module (in the order given)
+ *   module=PATH    load this module (in the order given) to get at the ports and
+ *                  the root
+ *   host-module=PATH  load this one meanwhile
  *   share=PATH     mount the 9p share with tag LAB_SHARE_TAG_PREFIX + its index
  *                  at this absolute path, for writing
  *   cwd=PATH       where COMMAND starts
  *   env=NAME=VALUE one variable of its environment
  *   arg=WORD       one word of COMMAND
  */
-#define LAB_ORDERS_PATH      "/lab.orders"
-#define LAB_MODULES_DIR      "/modules"
+#define LAB_ORDERS_PATH      "lab.orders"
+#define LAB_MODULES_DIR      "modules"
 #define LAB_ROOT_TAG         "xenolith-root"
 #define LAB_SHARE_TAG_PREFIX "xenolith-share"
 #define LAB_MAX_SHARES 8
