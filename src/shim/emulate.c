@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+/* Privileged instructions of a guest that may not execute them: what Xen does for
+ * them on #GP, and the forced CPUID (ud2; "xen"; cpuid) on #UD. */
+#include "shim/cpu.h"
+#include "shim/shim.h"
+
+#define INSN_BYTES_MAX 15
+#define MSR_IA32_APIC_BASE 0x1b
+#define MSR_IA32_UCODE_REV 0x8b
+
+#define CR0_SHOWN 0x80050033u       /* PG AM WP NE ET MP PE */
+#define CR4_SHOWN 0x00040620u       /* OSXSAVE OSXMMEXCPT OSFXSR PAE */
+#define EFER_SHOWN 0xd01u           /* NXE LMA LME SCE */
+
+struct insn {
+    uint8_t bytes[INSN_BYTES_MAX];
+    unsigned avail, at;
+    uint8_t rex;
+    bool operand16;
+};
+
+/* The bytes at rip that can be read: an instruction may end just before a hole. */
+static void fetch(struct insn *in, uint64_t rip)
+{
+    *in = (struct insn){ 0 };
+    if (!guest_read(in->bytes, rip, INSN_BYTES_MAX)) {
+        in->avail = INSN_BYTES_MAX;
+        return;
+    }
+    while (in->avail < INSN_BYTES_MAX && !guest_read(&in->bytes[in->avail], rip + in->avail, 1))
+        in->avail++;
+}
+
+/* The next byte; past the end, one that no instruction here begins with. */
+static uint8_t next(struct insn *in)
+{
+    return in->at < in->avail ? in->bytes[in->at++] : 0xd6;
+}
+
+static uint8_t opcode(struct insn *in)
+{
+    for (;;) {
+        uint8_t b = next(in);
+
+        if (b == 0x66)
+            in->operand16 = true;
+        else if ((b & 0xf0) == 0x40)
+            in->rex = b;
+        else if (b != 0xf2 && b != 0xf3 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x26 &&
+                 b != 0x64 && b != 0x65)
+            return b;
+    }
+}
+
+static uint64_t *gpr(struct shim_regs *r, unsigned n)
+{
+    uint64_t *const map[16] = {
+        &r->rax, &r->rcx, &r->rdx, &r->rbx, &r->rsp, &r->rbp, &r->rsi, &r->rdi,
+        &r->r8, &r->r9, &r->r10, &r->r11, &r->r12, &r->r13, &r->r14, &r->r15,
+    };
+
+    return map[n & 15];
+}
+
+int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value)
+{
+    switch (n) {
+    case 0 ... 3:
+        if (!guest_range_ok(value, 8))
+            return -XEN_EPERM;
+        break;
+    case 6:
+        value = (value & 0xe00f) | 0xffff0ff0;
+        break;
+    case 7:
+        value = (value & 0xffff0fff & ~(uint64_t)0xd000) | 0x400;
+        break;
+    default:
+        return -XEN_EINVAL;
+    }
+    v->debugreg[n] = value;
+    switch (n) {
+    case 0:
+        __asm__ volatile("mov %0, %%dr0" : : "r"(value));
+        break;
+    case 1:
+        __asm__ volatile("mov %0, %%dr1" : : "r"(value));
+        break;
+    case 2:
+        __asm__ volatile("mov %0, %%dr2" : : "r"(value));
+        break;
+    case 3:
+        __asm__ volatile("mov %0, %%dr3" : : "r"(value));
+        break;
+    case 7:
+        __asm__ volatile("mov %0, %%dr7" : : "r"(value));
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+static bool msr_read(struct shim_vcpu *v, uint32_t msr, uint64_t *value)
+{
+    switch (msr) {
+    case MSR_FS_BASE:
+    case MSR_GS_BASE:
+    case MSR_KERNEL_GS_BASE:
+        *value = rdmsr(msr);
+        return true;
+    case MSR_EFER:
+        *value = EFER_SHOWN;
+        return true;
+    case MSR_IA32_APIC_BASE:
+        *value = 0xfee00800 | (v->id ? 0 : 0x100);
+        return true;
+    case MSR_IA32_UCODE_REV:
+        *value = 0;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Xen drops what a guest may write without effect, and faults on the rest. */
+static bool msr_write(uint32_t msr, uint64_t value)
+{
+    switch (msr) {
+    case MSR_FS_BASE:
+    case MSR_GS_BASE:
+    case MSR_KERNEL_GS_BASE:
+        if (!va_canonical(value))
+            return false;
+        wrmsr(msr, value);
+        return true;
+    case MSR_EFER:
+        return value == EFER_SHOWN;
+    case MSR_IA32_UCODE_REV:
+    case MSR_IA32_APIC_BASE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool cr_read(struct shim_vcpu *v, unsigned n, uint64_t *value)
+{
+    switch (n) {
+    case 0:
+        *value = CR0_SHOWN | (v->cr0_ts ? CR0_TS : 0);
+        return true;
+    case 2:
+        *value = evtchn_vcpu_info(&shim_domain.evtchn, v->id)->arch.cr2;
+        return true;
+    case 3:
+        *value = v->kernel_cr3;
+        return true;
+    case 4:
+        *value = read_cr4() & CR4_SHOWN;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool cr_write(struct shim_vcpu *v, unsigned n, uint64_t value)
+{
+    switch (n) {
+    case 0:
+        if ((value ^ CR0_SHOWN) & ~CR0_TS)
+            return false;
+        v->cr0_ts = value & CR0_TS;
+        if (value & CR0_TS)
+            write_cr0(read_cr0() | CR0_TS);
+        else
+            cpu_clts();
+        return true;
+    case 2:
+        evtchn_vcpu_info(&shim_domain.evtchn, v->id)->arch.cr2 = value;
+        return true;
+    case 3:
+        if (!mmu_frame_ok(value >> PAGE_SHIFT))
+            return false;
+        mmu_root_prepare(value >> PAGE_SHIFT, false);
+        v->kernel_cr3 = value & ~PAGE_MASK;
+        mmu_load_root(v);
+        return true;
+    case 4:
+        return true;        /* features are Xen's to choose */
+    default:
+        return false;
+    }
+}
+
+static bool xsetbv(struct shim_vcpu *v, struct shim_regs *r)
+{
+    uint64_t value = (uint32_t)r->rax | r->rdx << 32;
+
+    /* x87 always; AVX needs SSE; the three parts of AVX-512 come together, with AVX */
+    if ((uint32_t)r->rcx || !(value & 1) || (value & ~shim_domain.boot->xcr0) ||
+        ((value & 4) && !(value & 2)) ||
+        ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4))))
+        return false;
+    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+    return true;
+}
+
+static bool two_byte(struct shim_vcpu *v, struct shim_regs *r, struct insn *in)
+{
+    uint64_t value;
+    uint8_t op = next(in), modrm;
+
+    switch (op) {
+    case 0x01:      /* xsetbv */
+        return next(in) == 0xd1 && xsetbv(v, r);
+    case 0x06:      /* clts */
+        v->cr0_ts = false;
+        cpu_clts();
+        return true;
+    case 0x08:      /* invd, wbinvd: memory is coherent */
+    case 0x09:
+        return true;
+    case 0x30:
+        return msr_write((uint32_t)r->rcx, (uint32_t)r->rax | r->rdx << 32);
+    case 0x32:
+        if (!msr_read(v, (uint32_t)r->rcx, &value))
+            return false;
+        r->rax = (uint32_t)value;
+        r->rdx = value >> 32;
+        return true;
+    case 0x20:      /* mov cr, reg and back; mov dr */
+    case 0x21:
+    case 0x22:
+    case 0x23: {
+        unsigned n;
+        uint64_t *reg;
+
+        modrm = next(in);
+        n = (modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
+        reg = gpr(r, (modrm & 7) | (in->rex & 1 ? 8 : 0));
+        if (op == 0x20)
+            return cr_read(v, n, reg);
+        if (op == 0x22)
+            return cr_write(v, n, *reg);
+        if (op == 0x23)
+            return !emulate_debugreg_set(v, n, *reg);
+        if (n > 7 || n == 4 || n == 5)
+            return false;
+        *reg = v->debugreg[n];
+        return true;
+    }
+    default:
+        return false;
+    }
+}
+
+/* An I/O port that is not there: reads give ones, but for the two with which Linux
+ * measures time and would wait for long. */
+static void port_read(struct shim_regs *r, uint16_t port, unsigned bytes)
+{
+    uint64_t value = port == 0x42 || port == 0x61 ? 0 : ~(uint64_t)0;
+
+    if (bytes == 1)
+        r->rax = (r->rax & ~(uint64_t)0xff) | (value & 0xff);
+    else if (bytes == 2)
+        r->rax = (r->rax & ~(uint64_t)0xffff) | (value & 0xffff);
+    else
+        r->rax = (uint32_t)value;
+}
+
+/* IN and OUT, allowed by the I/O privilege level the guest asked for. */
+static bool port_io(struct shim_vcpu *v, struct shim_regs *r, struct insn *in, uint8_t op)
+{
+    unsigned bytes = op & 1 ? (in->operand16 ? 2 : 4) : 1;
+    uint16_t port;
+
+    if (v->kernel_mode ? v->iopl < 1 : v->iopl < 3)
+        return false;
+    port = op & 8 ? (uint16_t)r->rdx : next(in);
+    if (!(op & 2))
+        port_read(r, port, bytes);
+    return true;
+}
+
+/* #GP with error code 0; false when the guest is to have it. */
+bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r)
+{
+    struct insn in;
+    uint8_t op;
+    bool ok;
+
+    fetch(&in, r->rip);
+    op = opcode(&in);
+    switch (op) {
+    case 0xe4: case 0xe5: case 0xe6: case 0xe7:
+    case 0xec: case 0xed: case 0xee: case 0xef:
+        ok = port_io(v, r, &in, op);
+        break;
+    case 0xfa:      /* cli, sti: events are masked in vcpu_info, not here */
+    case 0xfb:
+        ok = v->kernel_mode ? v->iopl >= 1 : v->iopl >= 3;
+        break;
+    case 0x0f:
+        ok = v->kernel_mode && two_byte(v, r, &in);
+        break;
+    default:
+        ok = false;
+        break;
+    }
+    if (ok)
+        r->rip += in.at;
+    return ok;
+}
+
+void emulate_cpuid(uint32_t *eax, uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
+{
+    const struct shim_boot *b = shim_domain.boot;
+    uint32_t function = *eax, index = *ecx;
+
+    *eax = *ebx = *ecx = *edx = 0;
+    for (uint32_t i = 0; i < min_of(b->nr_cpuid, (uint32_t)SHIM_CPUID_MAX); i++) {
+        const struct shim_cpuid *c = &b->cpuid[i];
+
+        if (c->function == function && (!(c->flags & 1) || c->index == index)) {
+            *eax = c->eax;
+            *ebx = c->ebx;
+            *ecx = c->ecx;
+            *edx = c->edx;
+            break;
+        }
+    }
+    /* what is a vCPU's own: its APIC id */
+    if (function == 1)
+        *ebx = (*ebx & 0xffffff) | (uint32_t)shim_vcpu_current()->id << 24;
+    else if (function == 0xb || function == 0x1f)
+        *edx = shim_vcpu_current()->id;
+}
+
+bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r)
+{
+    static const uint8_t forced[] = { 0x0f, 0x0b, 'x', 'e', 'n', 0x0f, 0xa2 };
+    uint32_t eax = (uint32_t)r->rax, ebx, ecx = (uint32_t)r->rcx, edx;
+    uint8_t bytes[sizeof(forced)];
+
+    if (guest_read(bytes, r->rip, sizeof(bytes)) ||
+        __builtin_memcmp(bytes, forced, sizeof(forced)))
+        return false;
+    emulate_cpuid(&eax, &ebx, &ecx, &edx);
+    r->rax = eax;
+    r->rbx = ebx;
+    r->rcx = ecx;
+    r->rdx = edx;
+    r->rip += sizeof(forced);
+    return true;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/* Event channels between the guest, its vCPUs and the host: the Xen core's ops,
+ * the links to the host, interrupts.  See xen/hostlink.h for the life of a link. */
+#include "shim/cpu.h"
+#include "shim/shim.h"
+
+static struct shim_requests *requests(void)
+{
+    return shim_dm(SHIM_GPA + SHIM_OFF_REQUESTS);
+}
+
+static void vcpu_kick(void *ctx, unsigned vcpu)
+{
+    /* the calling vCPU looks on its way back to the guest */
+    if (vcpu != shim_vcpu_current()->id)
+        apic_ipi(vcpu, SHIM_VECTOR_KICK);
+}
+
+static void host_send(void *ctx, uint32_t port, uint32_t link)
+{
+    shim_vcpu_current()->status->traps[SHIM_TRAP_DOORBELL]++;
+    io_out32(XEN_DOORBELL_IO_PORT, port);
+}
+
+static void link_serve_on(uint32_t link, unsigned vcpu)
+{
+    unsigned word = link / 64;
+    uint64_t bit = (uint64_t)1 << (link % 64);
+
+    for (unsigned i = 0; i < shim_domain.boot->nr_vcpus; i++)
+        if (i != vcpu)
+            fetch_and(&shim_domain.link_vcpu_mask[i][word], ~bit);
+    if (vcpu < shim_domain.boot->nr_vcpus)
+        fetch_or(&shim_domain.link_vcpu_mask[vcpu][word], bit);
+    store_release(&shim_domain.links[link].vcpu, vcpu);
+}
+
+static void host_closed(void *ctx, uint32_t port, uint32_t link)
+{
+    link_serve_on(link, SHIM_VCPUS_MAX);
+    store_release(&shim_domain.links[link].state, XEN_HOSTLINK_CLOSED);
+    io_out32(SHIM_IO_LINK, link);
+}
+
+static void host_moved(void *ctx, uint32_t port, uint32_t link, unsigned vcpu)
+{
+    link_serve_on(link, vcpu);
+    io_out32(SHIM_IO_LINK, link);
+    /* what the host raised on the old vCPU may have found the link gone from it */
+    vcpu_kick(ctx, vcpu);
+}
+
+static void *gfn_map(void *ctx, uint64_t gfn)
+{
+    return mmu_frame_ok(gfn) ? shim_dm(gfn << PAGE_SHIFT) : NULL;
+}
+
+void event_init(void)
+{
+    static const struct evtchn_ops ops = {
+        .page_alloc = shim_page_alloc, .vcpu_kick = vcpu_kick, .host_send = host_send,
+        .host_closed = host_closed, .host_moved = host_moved, .gfn_map = gfn_map,
+    };
+    const struct shim_boot *b = shim_domain.boot;
+    const uint32_t port[2] = { b->store_port, b->console_port };
+
+    if (evtchn_domain_init(&shim_domain.evtchn, &ops, NULL, shim_domain.shared, b->nr_vcpus,
+                           (domid_t)b->domid))
+        shim_crash(NULL, "event channels cannot be set up");
+    for (uint32_t link = 0; link < 2; link++) {
+        if (evtchn_reserve_host(&shim_domain.evtchn, port[link], link))
+            shim_crash(NULL, "port %u cannot be set up", port[link]);
+        link_serve_on(link, 0);
+        store_release(&shim_domain.links[link].state, XEN_HOSTLINK_BOUND);
+    }
+}
+
+static void link_bind(uint32_t link)
+{
+    struct xen_hostlink *l = &shim_domain.links[link];
+    struct evtchn_status status = { .dom = DOMID_SELF, .port = load_relaxed(&l->port) };
+
+    if (evtchn_host_bind(&shim_domain.evtchn, status.port, link) ||
+        evtchn_status(&shim_domain.evtchn, &status)) {
+        store_release(&l->state, XEN_HOSTLINK_REFUSED);
+    } else {
+        link_serve_on(link, status.vcpu);
+        store_release(&l->state, XEN_HOSTLINK_BOUND);
+    }
+    io_out32(SHIM_IO_LINK, link);
+}
+
+static void link_unbind(uint32_t link)
+{
+    struct xen_hostlink *l = &shim_domain.links[link];
+
+    evtchn_host_unbind(&shim_domain.evtchn, load_relaxed(&l->port), link);
+    link_serve_on(link, SHIM_VCPUS_MAX);
+    store_release(&l->state, XEN_HOSTLINK_FREE);
+    io_out32(SHIM_IO_LINK, link);
+}
+
+static void requests_serve(void)
+{
+    struct shim_requests *q = requests();
+
+    if (!load_acquire(&q->any) || !swap_acq_rel(&q->any, 0))
+        return;
+    for (unsigned w = 0; w < array_size(q->links); w++) {
+        uint64_t bits = swap_acq_rel(&q->links[w], 0);
+
+        for (; bits; bits &= bits - 1) {
+            uint32_t link = w * 64 + (uint32_t)__builtin_ctzll(bits);
+
+            switch (swap_acq_rel(&shim_domain.links[link].request, XEN_HOSTLINK_NONE)) {
+            case XEN_HOSTLINK_BIND:
+                link_bind(link);
+                break;
+            case XEN_HOSTLINK_UNBIND:
+                link_unbind(link);
+                break;
+            default:
+                break;
+            }
+        }
+    }
+}
+
+void event_links_serve(struct shim_vcpu *v)
+{
+    requests_serve();
+    for (unsigned w = 0; w < array_size(shim_domain.link_vcpu_mask[0]); w++) {
+        uint64_t bits = load_relaxed(&shim_domain.link_vcpu_mask[v->id][w]);
+
+        for (; bits; bits &= bits - 1) {
+            struct xen_hostlink *l = &shim_domain.links[w * 64 + (uint32_t)__builtin_ctzll(bits)];
+
+            /* the exchange pairs with the one in xen_hostport_notify() */
+            if (load_relaxed(&l->pending) && __atomic_exchange_n(&l->pending, 0, __ATOMIC_SEQ_CST))
+                evtchn_host_event(&shim_domain.evtchn, load_relaxed(&l->port));
+        }
+    }
+}
+
+void event_interrupt(struct shim_vcpu *v, unsigned vector)
+{
+    apic_eoi(v);
+    switch (vector) {
+    case SHIM_VECTOR_TIMER:
+        v->status->traps[SHIM_TRAP_TIMER]++;
+        time_expired(v);
+        break;
+    case SHIM_VECTOR_FLUSH:
+        tlb_flush_serve(v);
+        break;
+    case SHIM_VECTOR_KICK:
+        v->status->traps[SHIM_TRAP_KICK]++;
+        event_links_serve(v);
+        time_arm(v);
+        break;
+    case SHIM_VECTOR_LINK:
+        v->status->traps[SHIM_TRAP_LINK]++;
+        event_links_serve(v);
+        break;
+    default:
+        break;      /* spurious */
+    }
+}
+
+/* HYPERVISOR_event_channel_op (public/event_channel.h) */
+int64_t event_channel_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
+{
+    const struct evtchn_op_shape *shape = evtchn_op_shape((unsigned)min_of(cmd, (uint64_t)~0u));
+    uint64_t arg[EVTCHN_OP_ARG_BYTES_MAX / sizeof(uint64_t)];
+    int rc;
+
+    if (!shape)
+        return -XEN_ENOSYS;
+    if (guest_read(arg, arg_va, shape->arg_bytes))
+        return -XEN_EFAULT;
+    rc = evtchn_op_call(&shim_domain.evtchn, (unsigned)cmd, arg);
+    if (!rc && shape->copy_back && guest_write(arg_va, arg, shape->arg_bytes))
+        return -XEN_EFAULT;
+    return rc;
+}
+
+bool event_due(struct shim_vcpu *v)
+{
+    return evtchn_upcall_due(&shim_domain.evtchn, v->id) || v->nmi_pending;
+}

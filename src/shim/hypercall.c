@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT */
+/* The hypercall table, and the calls too small for a file of their own. */
+#include "shim/cpu.h"
+#include "shim/shim.h"
+
+#include <xen/callback.h>
+#include <xen/nmi.h>
+#include <xen/physdev.h>
+
+typedef int64_t (*hypercall_fn)(struct shim_vcpu *v, const uint64_t *a);
+
+static int64_t set_trap_table(struct shim_vcpu *v, const uint64_t *a)
+{
+    if (!a[0]) {
+        __builtin_memset(v->gate, 0, sizeof(v->gate));
+        return 0;
+    }
+    for (uint64_t va = a[0]; ; va += sizeof(struct trap_info)) {
+        struct trap_info t;
+
+        if (guest_read(&t, va, sizeof(t)))
+            return -XEN_EFAULT;
+        if (!t.address)
+            return 0;
+        if (!va_canonical(t.address))
+            return -XEN_EINVAL;
+        v->gate[t.vector] = (struct shim_gate){ .address = t.address, .cs = t.cs,
+                                                .flags = t.flags };
+    }
+}
+
+static int64_t hc_mmu_update(struct shim_vcpu *v, const uint64_t *a)
+{
+    return mmu_update(a[0], a[1], a[2], a[3]);
+}
+
+static int64_t hc_set_gdt(struct shim_vcpu *v, const uint64_t *a)
+{
+    return descriptor_set_gdt(v, a[0], a[1]);
+}
+
+static int64_t stack_switch(struct shim_vcpu *v, const uint64_t *a)
+{
+    v->kernel_sp = a[1];
+    return 0;
+}
+
+static int callback_set(struct shim_vcpu *v, enum shim_callback which, uint64_t address,
+                        bool masks)
+{
+    if (!va_canonical(address))
+        return -XEN_EINVAL;
+    v->callback[which].address = address;
+    v->callback[which].masks = masks;
+    return 0;
+}
+
+static int64_t set_callbacks(struct shim_vcpu *v, const uint64_t *a)
+{
+    int rc = callback_set(v, SHIM_CALLBACK_EVENT, a[0], true);
+
+    if (!rc)
+        rc = callback_set(v, SHIM_CALLBACK_FAILSAFE, a[1], false);
+    if (!rc)
+        rc = callback_set(v, SHIM_CALLBACK_SYSCALL64, a[2], false);
+    return rc;
+}
+
+static int64_t callback_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    static const uint8_t which_of[] = {
+        [CALLBACKTYPE_event] = SHIM_CALLBACK_EVENT,
+        [CALLBACKTYPE_failsafe] = SHIM_CALLBACK_FAILSAFE,
+        [CALLBACKTYPE_syscall] = SHIM_CALLBACK_SYSCALL64,
+        [CALLBACKTYPE_nmi] = SHIM_CALLBACK_NMI,
+        [CALLBACKTYPE_sysenter] = SHIM_CALLBACK_SYSENTER,
+        [CALLBACKTYPE_syscall32] = SHIM_CALLBACK_SYSCALL32,
+    };
+    struct callback_register reg;
+    struct callback_unregister unreg;
+    enum shim_callback which;
+
+    switch (a[0]) {
+    case CALLBACKOP_register:
+        if (guest_read(&reg, a[1], sizeof(reg)))
+            return -XEN_EFAULT;
+        if (reg.type >= array_size(which_of) ||
+            (!which_of[reg.type] && reg.type != CALLBACKTYPE_event))
+            return -XEN_ENOSYS;
+        which = which_of[reg.type];
+        return callback_set(v, which, reg.address,
+                            which == SHIM_CALLBACK_EVENT || (reg.flags & CALLBACKF_mask_events));
+    case CALLBACKOP_unregister:
+        if (guest_read(&unreg, a[1], sizeof(unreg)))
+            return -XEN_EFAULT;
+        if (unreg.type != CALLBACKTYPE_nmi)
+            return unreg.type < array_size(which_of) ? -XEN_EINVAL : -XEN_ENOSYS;
+        return callback_set(v, SHIM_CALLBACK_NMI, 0, false);
+    default:
+        return -XEN_ENOSYS;
+    }
+}
+
+static int64_t fpu_taskswitch(struct shim_vcpu *v, const uint64_t *a)
+{
+    v->cr0_ts = a[0] != 0;
+    if (a[0])
+        write_cr0(read_cr0() | CR0_TS);
+    else
+        cpu_clts();
+    return 0;
+}
+
+static int64_t set_debugreg(struct shim_vcpu *v, const uint64_t *a)
+{
+    return emulate_debugreg_set(v, a[0], a[1]);
+}
+
+static int64_t get_debugreg(struct shim_vcpu *v, const uint64_t *a)
+{
+    return a[0] < 4 || a[0] == 6 || a[0] == 7 ? (int64_t)v->debugreg[a[0]] : -XEN_EINVAL;
+}
+
+static int64_t update_descriptor(struct shim_vcpu *v, const uint64_t *a)
+{
+    return descriptor_update(a[0], a[1]);
+}
+
+static int64_t hc_memory_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return memory_op(v, a[0], a[1]);
+}
+
+static int64_t update_va_mapping(struct shim_vcpu *v, const uint64_t *a)
+{
+    return mmu_update_va_mapping(v, a[0], a[1], a[2]);
+}
+
+static int64_t set_timer_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return time_set_singleshot(v, a[0], false);
+}
+
+static int64_t hc_xen_version(struct shim_vcpu *v, const uint64_t *a)
+{
+    return xen_version(a[0], a[1]);
+}
+
+static int64_t hc_console_io(struct shim_vcpu *v, const uint64_t *a)
+{
+    return console_io(v, a[0], a[1], a[2]);
+}
+
+static int64_t hc_grant_table_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return grant_table_op(a[0], a[1], a[2]);
+}
+
+static int64_t vm_assist(struct shim_vcpu *v, const uint64_t *a)
+{
+    uint32_t known = 1u << VMASST_TYPE_writable_pagetables |
+                     1u << VMASST_TYPE_architectural_iopl |
+                     1u << VMASST_TYPE_runstate_update_flag;
+
+    if (a[1] > 31 || !(known >> a[1] & 1))
+        return -XEN_EINVAL;
+    switch (a[0]) {
+    case VMASST_CMD_enable:
+        fetch_or(&shim_domain.vm_assist, 1u << a[1]);
+        return 0;
+    case VMASST_CMD_disable:
+        fetch_and(&shim_domain.vm_assist, ~(1u << a[1]));
+        return 0;
+    default:
+        return -XEN_ENOSYS;
+    }
+}
+
+static int64_t hc_vcpu_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return vcpu_op(v, a[0], a[1], a[2]);
+}
+
+static int64_t set_segment_base(struct shim_vcpu *v, const uint64_t *a)
+{
+    static const uint32_t msr[] = {
+        [SEGBASE_FS] = MSR_FS_BASE, [SEGBASE_GS_USER] = MSR_KERNEL_GS_BASE,
+        [SEGBASE_GS_KERNEL] = MSR_GS_BASE,
+    };
+
+    if (a[0] == SEGBASE_GS_USER_SEL)
+        return load_gs_raw((uint16_t)a[1]) ? -XEN_EINVAL : 0;
+    if (a[0] >= array_size(msr) || !va_canonical(a[1]))
+        return -XEN_EINVAL;
+    wrmsr(msr[a[0]], a[1]);
+    return 0;
+}
+
+static int64_t hc_mmuext_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return mmuext_op(v, a[0], a[1], a[2], a[3]);
+}
+
+static int64_t hc_sched_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return sched_op(v, a[0], a[1]);
+}
+
+static int64_t hc_event_channel_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return event_channel_op(v, a[0], a[1]);
+}
+
+static int64_t nmi_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    struct xennmi_callback cb;
+
+    switch (a[0]) {
+    case XENNMI_register_callback:
+        if (guest_read(&cb, a[1], sizeof(cb)))
+            return -XEN_EFAULT;
+        return callback_set(v, SHIM_CALLBACK_NMI, cb.handler_address, true);
+    case XENNMI_unregister_callback:
+        return callback_set(v, SHIM_CALLBACK_NMI, 0, false);
+    default:
+        return -XEN_ENOSYS;
+    }
+}
+
+static int64_t physdev_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    struct physdev_set_iopl iopl;
+
+    switch (a[0]) {
+    case PHYSDEVOP_set_iopl:
+        if (guest_read(&iopl, a[1], sizeof(iopl)))
+            return -XEN_EFAULT;
+        if (iopl.iopl > 3)
+            return -XEN_EINVAL;
+        v->iopl = (uint8_t)iopl.iopl;
+        return 0;
+    case PHYSDEVOP_set_iobitmap:
+        return 0;       /* no port is real: IOPL decides, which reads ones or faults */
+    default:
+        return -XEN_ENOSYS;
+    }
+}
+
+static int64_t not_permitted(struct shim_vcpu *v, const uint64_t *a)
+{
+    return -XEN_EPERM;
+}
+
+static int64_t not_supported(struct shim_vcpu *v, const uint64_t *a)
+{
+    return -XEN_EOPNOTSUPP;
+}
+
+static int64_t multicall(struct shim_vcpu *v, const uint64_t *a);
+
+static const hypercall_fn table[SHIM_NR_HYPERCALLS] = {
+    [__HYPERVISOR_set_trap_table] = set_trap_table,
+    [__HYPERVISOR_mmu_update] = hc_mmu_update,
+    [__HYPERVISOR_set_gdt] = hc_set_gdt,
+    [__HYPERVISOR_stack_switch] = stack_switch,
+    [__HYPERVISOR_set_callbacks] = set_callbacks,
+    [__HYPERVISOR_fpu_taskswitch] = fpu_taskswitch,
+    [__HYPERVISOR_platform_op] = not_permitted,
+    [__HYPERVISOR_set_debugreg] = set_debugreg,
+    [__HYPERVISOR_get_debugreg] = get_debugreg,
+    [__HYPERVISOR_update_descriptor] = update_descriptor,
+    [__HYPERVISOR_memory_op] = hc_memory_op,
+    [__HYPERVISOR_multicall] = multicall,
+    [__HYPERVISOR_update_va_mapping] = update_va_mapping,
+    [__HYPERVISOR_set_timer_op] = set_timer_op,
+    [__HYPERVISOR_xen_version] = hc_xen_version,
+    [__HYPERVISOR_console_io] = hc_console_io,
+    [__HYPERVISOR_grant_table_op] = hc_grant_table_op,
+    [__HYPERVISOR_vm_assist] = vm_assist,
+    [__HYPERVISOR_update_va_mapping_otherdomain] = not_permitted,
+    [__HYPERVISOR_vcpu_op] = hc_vcpu_op,
+    [__HYPERVISOR_set_segment_base] = set_segment_base,
+    [__HYPERVISOR_mmuext_op] = hc_mmuext_op,
+    [__HYPERVISOR_sched_op] = hc_sched_op,
+    [__HYPERVISOR_callback_op] = callback_op,
+    [__HYPERVISOR_event_channel_op] = hc_event_channel_op,
+    [__HYPERVISOR_nmi_op] = nmi_op,
+    [__HYPERVISOR_physdev_op] = physdev_op,
+    [__HYPERVISOR_sysctl] = not_permitted,
+    [__HYPERVISOR_domctl] = not_permitted,
+    [__HYPERVISOR_kexec_op] = not_permitted,
+    [__HYPERVISOR_xenpmu_op] = not_supported,
+};
+
+static int64_t call(struct shim_vcpu *v, uint64_t nr, const uint64_t *a)
+{
+    if (nr >= array_size(table) || !table[nr])
+        return -XEN_ENOSYS;
+    v->status->hypercalls[nr]++;
+    return table[nr](v, a);
+}
+
+/* HYPERVISOR_multicall: the calls in turn, each with its own result.  Neither a
+ * multicall nor an iret may stand in one. */
+static int64_t multicall(struct shim_vcpu *v, const uint64_t *a)
+{
+    for (uint64_t i = 0; i < a[1]; i++) {
+        uint64_t va = a[0] + i * sizeof(struct multicall_entry);
+        struct multicall_entry e;
+        int64_t result;
+
+        if (guest_read(&e, va, sizeof(e)))
+            return -XEN_EFAULT;
+        result = e.op == __HYPERVISOR_multicall ? -XEN_EINVAL :
+                 call(v, e.op, (const uint64_t *)e.args);
+        if (guest_write(va + offsetof(struct multicall_entry, result), &result, sizeof(result)))
+            return -XEN_EFAULT;
+    }
+    return 0;
+}
+
+void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r)
+{
+    const uint64_t args[6] = { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 };
+    uint64_t nr = (uint32_t)r->rax;
+
+    if (nr == __HYPERVISOR_iret) {
+        v->status->hypercalls[nr]++;
+        shim_iret(v, r);
+        return;
+    }
+    r->rax = (uint64_t)call(v, nr, args);
+}

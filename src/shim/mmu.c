@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/* The guest's page tables.
+ *
+ * KVM's own second translation keeps the guest in its VM, so an entry may say
+ * what it likes: nothing here guards frames by type as Xen must.  Three things
+ * are the shim's business all the same:
+ *
+ * - the hole (L4 slots 256 to 271) of every root holds the shim's entries;
+ * - USER: with the kernel in ring 3 every present entry needs it (PTE_USER is
+ *   set as entries are written or pinned, and by need where the guest built a
+ *   table it never told about); with the kernel in ring 1 the kernel half of a
+ *   root must not have it, whatever the guest wrote;
+ * - a guest keeps its page tables read-only, as Xen demands, and still writes
+ *   single entries of L1 tables in place, which Xen emulates; here the mapping
+ *   it wrote through is made writable.  Only for frames known as page tables
+ *   (frame_info), so that a stray write to read-only data stays a fault.
+ *
+ * frame_info learns of tables when they are pinned, loaded or linked below a
+ * known table, and forgets a root's lower half when it is unpinned.  It is a
+ * hint, never a guard: a guest that lies to it deceives itself. */
+#include "shim/mmu.h"
+
+#include "shim/cpu.h"
+#include "shim/shim.h"
+
+/* Entries copied from the guest at a time: bounded stack, few copies. */
+#define UPDATE_BATCH 16
+
+bool mmu_frame_ok(uint64_t mfn)
+{
+    const struct shim_boot *b = shim_domain.boot;
+
+    return mfn - b->first_mfn < b->max_pages;
+}
+
+static uint8_t *frame_info(uint64_t mfn)
+{
+    return &shim_domain.frame_info[mfn - shim_domain.boot->first_mfn];
+}
+
+static uint64_t pte_frame(uint64_t pte)
+{
+    return (pte & PTE_FRAME) >> PAGE_SHIFT;
+}
+
+static unsigned va_index(uint64_t va, unsigned level)
+{
+    return (va >> (PAGE_SHIFT + 9 * (level - 1))) & (PTE_ENTRIES - 1);
+}
+
+/* A present entry that leads from a table of level to one below. */
+static bool pte_is_link(uint64_t pte, unsigned level)
+{
+    return (pte & PTE_PRESENT) && level > 1 && !(level < 4 && (pte & PTE_HUGE)) &&
+           mmu_frame_ok(pte_frame(pte));
+}
+
+static uint64_t pte_adjust(uint64_t pte, unsigned level, unsigned slot)
+{
+    if (!(pte & PTE_PRESENT))
+        return pte;
+    if (shim_flag(SHIM_FLAG_USER_BIT))
+        return pte | PTE_USER;
+    if (level == 4 && slot >= 256)
+        return pte & ~PTE_USER;
+    return pte;
+}
+
+/* The entry for va, at the level where the walk ends; NULL when a table above is
+ * missing, or is not the guest's. */
+uint64_t *mmu_walk(uint64_t cr3, uint64_t va, unsigned *level)
+{
+    uint64_t mfn = pte_frame(cr3);
+
+    for (unsigned l = 4; mmu_frame_ok(mfn); l--) {
+        uint64_t *e = (uint64_t *)shim_dm(mfn << PAGE_SHIFT) + va_index(va, l);
+
+        *level = l;
+        if (l == 1 || !pte_is_link(load_relaxed(e), l))
+            return l == 1 || (load_relaxed(e) & PTE_PRESENT) ? e : NULL;
+        mfn = pte_frame(load_relaxed(e));
+    }
+    return NULL;
+}
+
+/* Learns that mfn is a table of level, and of all below it that are not known
+ * yet: subtrees that roots share are walked once. */
+void mmu_table_mark(uint64_t mfn, unsigned level)
+{
+    uint64_t *table = shim_dm(mfn << PAGE_SHIFT);
+    uint8_t *info = frame_info(mfn);
+
+    if ((*info & FRAME_LEVEL_MASK) == level)
+        return;
+    *info = (uint8_t)((*info & ~FRAME_LEVEL_MASK) | level);
+    if (level == 1)
+        return;
+    for (unsigned i = 0; i < PTE_ENTRIES; i++)
+        if (!(level == 4 && hole_slot(i)) && pte_is_link(table[i], level))
+            mmu_table_mark(pte_frame(table[i]), level - 1);
+}
+
+/* Forgets a table, and below a root the lower half, which no other root shares. */
+void mmu_table_unmark(uint64_t mfn)
+{
+    uint64_t *table = shim_dm(mfn << PAGE_SHIFT);
+    uint8_t *info = frame_info(mfn);
+    unsigned level = *info & FRAME_LEVEL_MASK;
+
+    *info &= (uint8_t)~(FRAME_LEVEL_MASK | FRAME_PINNED);
+    if (level < 2)
+        return;
+    for (unsigned i = 0; i < (level == 4 ? 256 : PTE_ENTRIES); i++)
+        if (pte_is_link(table[i], level)) {
+            uint64_t below = pte_frame(table[i]);
+
+            if ((*frame_info(below) & FRAME_LEVEL_MASK) == level - 1 &&
+                !(*frame_info(below) & FRAME_PINNED))
+                mmu_table_unmark(below);
+        }
+}
+
+/* Makes a root fit to be loaded: the shim's slots, USER as the mode wants it.  In
+ * ring 3 the M2P may be read by whatever shares the root's ring, so a user root
+ * goes without. */
+void mmu_root_prepare(uint64_t mfn, bool user)
+{
+    const struct shim_boot *b = shim_domain.boot;
+    uint64_t *table = shim_dm(mfn << PAGE_SHIFT);
+
+    mmu_table_mark(mfn, 4);
+    for (unsigned i = 0; i < SHIM_HOLE_SLOTS; i++) {
+        uint64_t want = user && i == 0 ? 0 : b->hole_l4[i];
+        uint64_t *e = &table[SHIM_HOLE_SLOT_FIRST + i];
+
+        if ((load_relaxed(e) & ~(PTE_ACCESSED | PTE_DIRTY)) !=
+            (want & ~(PTE_ACCESSED | PTE_DIRTY)))
+            store_relaxed(e, want);
+    }
+    for (unsigned i = 256 + SHIM_HOLE_SLOTS; i < PTE_ENTRIES; i++)
+        if (pte_adjust(table[i], 4, i) != table[i])
+            table[i] = pte_adjust(table[i], 4, i);
+}
+
+void mmu_load_root(struct shim_vcpu *v)
+{
+    write_cr3(v->kernel_mode || !shim_flag(SHIM_FLAG_TWO_ROOTS) ? v->kernel_cr3 : v->user_cr3);
+}
+
+/* Writes one entry of the table in frame mfn, with Xen's answer. */
+static int64_t entry_write(uint64_t maddr, uint64_t pte, bool preserve_ad)
+{
+    uint64_t mfn = maddr >> PAGE_SHIFT, *e, old;
+    unsigned slot = (maddr & PAGE_MASK) / sizeof(*e);
+    unsigned level;
+
+    if (!mmu_frame_ok(mfn))
+        return -XEN_EINVAL;
+    level = *frame_info(mfn) & FRAME_LEVEL_MASK;
+    if (level == 4 && hole_slot(slot))
+        return -XEN_EINVAL;
+    pte = pte_adjust(pte, level, slot);
+    if (pte_is_link(pte, level))
+        mmu_table_mark(pte_frame(pte), level - 1);
+    e = (uint64_t *)shim_dm(mfn << PAGE_SHIFT) + slot;
+    if (!preserve_ad) {
+        store_relaxed(e, pte);
+        return 0;
+    }
+    old = load_relaxed(e);
+    do {
+        pte = (pte & ~(PTE_ACCESSED | PTE_DIRTY)) | (old & (PTE_ACCESSED | PTE_DIRTY));
+    } while (!__atomic_compare_exchange_n(e, &old, pte, false, __ATOMIC_SEQ_CST,
+                                          __ATOMIC_RELAXED));
+    return 0;
+}
+
+static int64_t update_one(const struct mmu_update *u)
+{
+    uint64_t maddr = u->ptr & ~(uint64_t)3;
+
+    switch (u->ptr & 3) {
+    case MMU_NORMAL_PT_UPDATE:
+        return entry_write(maddr & ~(uint64_t)7, u->val, false);
+    case MMU_PT_UPDATE_PRESERVE_AD:
+        return entry_write(maddr & ~(uint64_t)7, u->val, true);
+    case MMU_MACHPHYS_UPDATE:
+        if (!mmu_frame_ok(maddr >> PAGE_SHIFT))
+            return -XEN_EINVAL;
+        store_relaxed(&shim_domain.m2p[(maddr >> PAGE_SHIFT) - shim_domain.boot->first_mfn],
+                      u->val);
+        return 0;
+    default:
+        return -XEN_ENOSYS;
+    }
+}
+
+/* HYPERVISOR_mmu_update (public/xen.h); domid's upper half names a foreign page
+ * table owner, which an unprivileged domain has none of. */
+int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t domid)
+{
+    struct mmu_update batch[UPDATE_BATCH];
+    uint64_t n = count & ~MMU_UPDATE_PREEMPTED;
+    uint32_t done = 0;
+    int64_t rc = 0;
+
+    if (domid != DOMID_SELF && domid != shim_domain.boot->domid)
+        return -XEN_EPERM;
+    if ((count & MMU_UPDATE_PREEMPTED) && done_va && guest_read(&done, done_va, sizeof(done)))
+        return -XEN_EFAULT;
+    for (uint64_t i = 0; i < n && !rc; ) {
+        unsigned k = (unsigned)min_of(n - i, (uint64_t)UPDATE_BATCH);
+
+        rc = guest_read(batch, req_va + i * sizeof(batch[0]), k * sizeof(batch[0]));
+        for (unsigned j = 0; j < k && !rc; j++) {
+            rc = update_one(&batch[j]);
+            if (!rc) {
+                i++;
+                done++;
+            }
+        }
+    }
+    if (done_va && guest_write(done_va, &done, sizeof(done)))
+        return -XEN_EFAULT;
+    return rc;
+}
+
+static int64_t flush_by_flags(struct shim_vcpu *v, uint64_t va, uint64_t flags)
+{
+    uint64_t mask = 0, mask_va = flags & ~(uint64_t)UVMF_FLUSHTYPE_MASK;
+
+    switch (flags & UVMF_FLUSHTYPE_MASK) {
+    case UVMF_NONE:
+        return 0;
+    case UVMF_TLB_FLUSH:
+    case UVMF_INVLPG:
+        break;
+    default:
+        return -XEN_EINVAL;
+    }
+    if (mask_va == UVMF_ALL)
+        mask = ~(uint64_t)0;
+    else if (mask_va && guest_read(&mask, mask_va, sizeof(mask)))
+        return -XEN_EFAULT;
+    if ((flags & UVMF_FLUSHTYPE_MASK) == UVMF_TLB_FLUSH) {
+        if (!mask_va || (mask >> v->id & 1))
+            tlb_flush_local();
+    } else if (!mask_va || (mask >> v->id & 1)) {
+        tlb_flush_page_local(va);
+    }
+    if (mask_va)
+        tlb_flush_vcpus(v, mask);
+    return 0;
+}
+
+/* HYPERVISOR_update_va_mapping (public/xen.h) */
+int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, uint64_t flags)
+{
+    unsigned level;
+    uint64_t *e;
+
+    if (!guest_range_ok(va, 1))
+        return -XEN_EINVAL;
+    e = mmu_walk(v->kernel_cr3, va, &level);
+    if (!e || level != 1)
+        return -XEN_EINVAL;
+    store_relaxed(e, pte_adjust(val, 1, 0));
+    return flush_by_flags(v, va, flags);
+}
+
+/* Sets USER on the way to va where it is missing; true when something changed. */
+static bool user_bit_restored(uint64_t cr3, uint64_t va)
+{
+    uint64_t mfn = pte_frame(cr3);
+    bool changed = false;
+
+    for (unsigned l = 4; mmu_frame_ok(mfn); l--) {
+        uint64_t *e = (uint64_t *)shim_dm(mfn << PAGE_SHIFT) + va_index(va, l);
+        uint64_t pte = load_relaxed(e);
+
+        if (!(pte & PTE_PRESENT))
+            return false;
+        if (!(pte & PTE_USER)) {
+            fetch_or(e, PTE_USER);
+            changed = true;
+        }
+        if (!pte_is_link(pte, l))
+            return changed;
+        mfn = pte_frame(pte);
+    }
+    return changed;
+}
+
+bool mmu_fault_fixed(struct shim_vcpu *v, uint64_t va, uint64_t error)
+{
+    uint64_t root = v->kernel_mode ? v->kernel_cr3 : v->user_cr3;
+    unsigned level;
+    uint64_t *e, pte;
+
+    if (!(error & PF_PRESENT) || !guest_range_ok(va, 1))
+        return false;
+    if (shim_flag(SHIM_FLAG_USER_BIT) && user_bit_restored(root, va)) {
+        v->status->traps[SHIM_TRAP_PTE_USER]++;
+        invlpg(va);
+        return true;
+    }
+    if (!v->kernel_mode || !(error & PF_WRITE))
+        return false;
+    e = mmu_walk(v->kernel_cr3, va, &level);
+    if (!e || level != 1)
+        return false;
+    pte = load_relaxed(e);
+    if (!(pte & PTE_PRESENT) || !mmu_frame_ok(pte_frame(pte)))
+        return false;
+    if (pte & PTE_WRITE) {
+        invlpg(va);     /* a stale entry of the TLB: Xen forgives that too */
+        return true;
+    }
+    if (!(*frame_info(pte_frame(pte)) & FRAME_LEVEL_MASK))
+        return false;
+    fetch_or(e, PTE_WRITE);
+    v->status->traps[SHIM_TRAP_PTE_WRITE]++;
+    invlpg(va);
+    return true;
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/* vCPUs: running, blocked, polling, up and down (sched_op, vcpu_op). */
+#include "shim/cpu.h"
+#include "shim/shim.h"
+
+#include <xen/sched.h>
+
+/* A copy of the vCPU's states and times where the guest wants it. */
+void sched_runstate_publish(struct shim_vcpu *v)
+{
+    struct vcpu_runstate_info copy = v->runstate;
+    uint64_t entry_va = v->runstate_va + offsetof(struct vcpu_runstate_info, state_entry_time);
+
+    if (!v->runstate_va)
+        return;
+    if (shim_domain.vm_assist & (1u << VMASST_TYPE_runstate_update_flag)) {
+        copy.state_entry_time |= XEN_RUNSTATE_UPDATE;
+        guest_write(entry_va, &copy.state_entry_time, sizeof(copy.state_entry_time));
+        barrier_full();
+        guest_write(v->runstate_va, &copy, sizeof(copy));
+        barrier_full();
+        copy.state_entry_time &= ~XEN_RUNSTATE_UPDATE;
+        guest_write(entry_va, &copy.state_entry_time, sizeof(copy.state_entry_time));
+    } else {
+        guest_write(v->runstate_va, &copy, sizeof(copy));
+    }
+}
+
+void sched_runstate(struct shim_vcpu *v, int state)
+{
+    uint64_t now = time_now_ns();
+
+    v->runstate.time[v->runstate.state] += now - v->runstate.state_entry_time;
+    v->runstate.state = state;
+    v->runstate.state_entry_time = now;
+}
+
+static void idle_begin(struct shim_vcpu *v)
+{
+    sched_runstate(v, RUNSTATE_blocked);
+    store_relaxed(&v->idle, 1);
+    store_relaxed(&v->status->blocked, 1);
+}
+
+static void idle_end(struct shim_vcpu *v)
+{
+    store_relaxed(&v->status->blocked, 0);
+    store_relaxed(&v->idle, 0);
+    barrier_full();     /* pairs with tlb_flush_vcpus(): idle stored, wanted read */
+    tlb_flush_serve(v);
+    sched_runstate(v, RUNSTATE_running);
+    sched_runstate_publish(v);
+}
+
+/* SCHEDOP_block: until there is an event to deliver. */
+static void block(struct shim_vcpu *v)
+{
+    store_relaxed(&evtchn_vcpu_info(&shim_domain.evtchn, v->id)->evtchn_upcall_mask, 0);
+    barrier_full();     /* unmasked before pending is read, as a sender does the reverse */
+    if (event_due(v))
+        return;
+    idle_begin(v);
+    while (!event_due(v)) {
+        v->status->traps[SHIM_TRAP_HALT]++;
+        cpu_halt();
+    }
+    idle_end(v);
+}
+
+static int64_t poll(struct shim_vcpu *v, uint64_t arg_va)
+{
+    evtchn_port_t ports[EVTCHN_POLL_PORTS_MAX];
+    struct sched_poll op;
+    int rc;
+
+    if (guest_read(&op, arg_va, sizeof(op)))
+        return -XEN_EFAULT;
+    if (op.nr_ports > EVTCHN_POLL_PORTS_MAX)
+        return -XEN_EINVAL;
+    if (guest_read(ports, (uint64_t)op.ports.p, op.nr_ports * sizeof(ports[0])))
+        return -XEN_EFAULT;
+    rc = evtchn_poll_begin(&shim_domain.evtchn, v->id, ports, op.nr_ports);
+    if (rc != EVTCHN_POLL_WAIT)
+        return rc;
+    v->poll_ns = op.timeout;
+    if (op.timeout)
+        time_arm(v);
+    idle_begin(v);
+    while (evtchn_poll_waiting(&shim_domain.evtchn, v->id) && !event_due(v) &&
+           (!op.timeout || v->poll_ns > time_now_ns())) {
+        v->status->traps[SHIM_TRAP_HALT]++;
+        cpu_halt();
+    }
+    v->poll_ns = 0;
+    idle_end(v);
+    evtchn_poll_end(&shim_domain.evtchn, v->id);
+    return 0;
+}
+
+/* HYPERVISOR_sched_op (public/sched.h) */
+int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
+{
+    struct sched_shutdown down;
+
+    switch (cmd) {
+    case SCHEDOP_yield:
+        cpu_interrupt_window();
+        cpu_relax();
+        return 0;
+    case SCHEDOP_block:
+        block(v);
+        return 0;
+    case SCHEDOP_poll:
+        return poll(v, arg_va);
+    case SCHEDOP_shutdown:
+        if (guest_read(&down, arg_va, sizeof(down)))
+            return -XEN_EFAULT;
+        shim_shutdown(down.reason);
+    case SCHEDOP_shutdown_code:
+        return 0;       /* a remark for a later shutdown, which brings its own reason */
+    case SCHEDOP_remote_shutdown:
+        return -XEN_ESRCH;
+    case SCHEDOP_pin_override:
+        return -XEN_EPERM;
+    default:
+        return -XEN_ENOSYS;
+    }
+}
+
+static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
+{
+    struct vcpu_guest_context c;        /* some 5 KiB: fits the stack, see layout.h */
+    const struct cpu_user_regs *u = &c.user_regs;
+    int rc;
+
+    if (guest_read(&c, arg_va, sizeof(c)))
+        return -XEN_EFAULT;
+    if (t->initialised || load_acquire(&t->up))
+        return -XEN_EEXIST;
+    if (!mmu_frame_ok(c.ctrlreg[3] >> PAGE_SHIFT) || c.gdt_ents > 7168 ||
+        (c.ctrlreg[1] && !mmu_frame_ok(c.ctrlreg[1] >> PAGE_SHIFT)))
+        return -XEN_EINVAL;
+    rc = descriptor_set_gdt_frames(t, c.gdt_frames, (unsigned)c.gdt_ents);
+    if (rc)
+        return rc;
+    mmu_root_prepare(c.ctrlreg[3] >> PAGE_SHIFT, false);
+    t->kernel_cr3 = c.ctrlreg[3] & ~PAGE_MASK;
+    t->user_cr3 = c.ctrlreg[1] & ~PAGE_MASK;
+    t->kernel_sp = c.kernel_sp;
+    for (unsigned i = 0; i < 256; i++)
+        t->gate[i] = (struct shim_gate){ .address = c.trap_ctxt[i].address,
+                                         .cs = c.trap_ctxt[i].cs,
+                                         .flags = c.trap_ctxt[i].flags };
+    t->callback[SHIM_CALLBACK_EVENT].address = c.event_callback_eip;
+    t->callback[SHIM_CALLBACK_EVENT].masks = true;
+    t->callback[SHIM_CALLBACK_FAILSAFE].address = c.failsafe_callback_eip;
+    t->callback[SHIM_CALLBACK_FAILSAFE].masks = c.flags & VGCF_failsafe_disables_events;
+    t->callback[SHIM_CALLBACK_SYSCALL64].address = c.syscall_callback_eip;
+    t->callback[SHIM_CALLBACK_SYSCALL64].masks = c.flags & VGCF_syscall_disables_events;
+    t->start = (struct shim_regs){
+        .r15 = u->r15, .r14 = u->r14, .r13 = u->r13, .r12 = u->r12, .rbp = u->rbp,
+        .rbx = u->rbx, .r11 = u->r11, .r10 = u->r10, .r9 = u->r9, .r8 = u->r8,
+        .rax = u->rax, .rcx = u->rcx, .rdx = u->rdx, .rsi = u->rsi, .rdi = u->rdi,
+        .rip = u->rip, .rflags = u->rflags, .rsp = u->rsp, .cs = u->cs, .ss = u->ss,
+    };
+    t->fs_base = c.fs_base;
+    t->gs_base_kernel = c.gs_base_kernel;
+    t->gs_base_user = c.gs_base_user;
+    for (unsigned i = 0; i < 8; i++)
+        t->debugreg[i] = c.debugreg[i];
+    t->initialised = true;
+    return 0;
+}
+
+/* A vCPU that is not up runs on the shim's own page table, since the guest may
+ * free any of its own. */
+void sched_wait_up(struct shim_vcpu *v)
+{
+    sched_runstate(v, RUNSTATE_offline);
+    write_cr3(shim_domain.boot->parking_cr3);
+    while (!load_acquire(&v->up))       /* pairs with VCPUOP_up */
+        cpu_halt();
+    mmu_load_root(v);
+    sched_runstate(v, RUNSTATE_running);
+    if (v->kernel_mode)
+        sched_runstate_publish(v);
+}
+
+static int64_t down(struct shim_vcpu *v, struct shim_vcpu *t)
+{
+    uint64_t bit = (uint64_t)1 << t->id;
+
+    if (fetch_and(&shim_domain.status->vcpus_up, ~bit) == bit)
+        shim_shutdown(SHUTDOWN_poweroff);   /* the last one, as Xen judges it */
+    store_release(&t->up, 0);
+    if (t != v)
+        apic_ipi(t->id, SHIM_VECTOR_KICK);  /* it stops on its way to the guest */
+    return 0;
+}
+
+static int64_t up(struct shim_vcpu *t)
+{
+    if (!t->initialised)
+        return -XEN_EINVAL;
+    fetch_or(&shim_domain.status->vcpus_up, (uint64_t)1 << t->id);
+    store_release(&t->up, 1);           /* pairs with sched_wait_up() */
+    apic_ipi(t->id, SHIM_VECTOR_KICK);
+    return 0;
+}
+
+static int64_t register_vcpu_info(struct shim_vcpu *t, uint64_t arg_va)
+{
+    struct vcpu_register_vcpu_info op;
+    struct vcpu_info *vi;
+
+    if (guest_read(&op, arg_va, sizeof(op)))
+        return -XEN_EFAULT;
+    if (op.offset > PAGE_SIZE - sizeof(*vi) || (op.offset & 7) || !mmu_frame_ok(op.mfn))
+        return -XEN_EINVAL;
+    if (t->vcpu_info_placed)
+        return -XEN_EINVAL;
+    vi = (struct vcpu_info *)((uint8_t *)shim_dm(op.mfn << PAGE_SHIFT) + op.offset);
+    t->vcpu_info_placed = true;
+    evtchn_vcpu_info_set(&shim_domain.evtchn, t->id, vi);
+    time_publish(t->id, vi);
+    return 0;
+}
+
+static int64_t register_runstate(struct shim_vcpu *v, struct shim_vcpu *t, uint64_t arg_va)
+{
+    struct vcpu_register_runstate_memory_area op;
+
+    if (guest_read(&op, arg_va, sizeof(op)))
+        return -XEN_EFAULT;
+    if (!guest_range_ok(op.addr.p, sizeof(t->runstate)))
+        return -XEN_EFAULT;
+    t->runstate_va = op.addr.p;
+    if (t == v)
+        sched_runstate(v, RUNSTATE_running);
+    sched_runstate_publish(t);
+    return 0;
+}
+
+static int64_t set_timer(struct shim_vcpu *v, struct shim_vcpu *t, uint64_t cmd, uint64_t arg_va)
+{
+    struct vcpu_set_singleshot_timer single;
+    struct vcpu_set_periodic_timer periodic;
+
+    if (cmd == VCPUOP_set_periodic_timer) {
+        int64_t rc;
+
+        if (guest_read(&periodic, arg_va, sizeof(periodic)))
+            return -XEN_EFAULT;
+        rc = time_set_periodic(t, periodic.period_ns);
+        if (!rc && t == v)
+            time_arm(v);
+        else if (!rc)
+            apic_ipi(t->id, SHIM_VECTOR_KICK);      /* it arms its own LAPIC */
+        return rc;
+    }
+    if (t != v)
+        return -XEN_EINVAL;
+    switch (cmd) {
+    case VCPUOP_set_singleshot_timer:
+        if (guest_read(&single, arg_va, sizeof(single)))
+            return -XEN_EFAULT;
+        return time_set_singleshot(v, single.timeout_abs_ns, single.flags & VCPU_SSHOTTMR_future);
+    default:
+        return time_set_singleshot(v, 0, false);
+    }
+}
+
+/* HYPERVISOR_vcpu_op (public/vcpu.h) */
+int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg_va)
+{
+    struct vcpu_runstate_info runstate;
+    struct shim_vcpu *t;
+
+    if (vcpuid >= shim_domain.boot->nr_vcpus)
+        return -XEN_ENOENT;
+    t = shim_vcpu((unsigned)vcpuid);
+    switch (cmd) {
+    case VCPUOP_initialise:
+        return initialise(t, arg_va);
+    case VCPUOP_up:
+        return up(t);
+    case VCPUOP_down:
+        return down(v, t);
+    case VCPUOP_is_up:
+        return load_acquire(&t->up) != 0;
+    case VCPUOP_get_runstate_info:
+        runstate = t->runstate;
+        runstate.time[runstate.state] += time_now_ns() - runstate.state_entry_time;
+        return guest_write(arg_va, &runstate, sizeof(runstate));
+    case VCPUOP_register_runstate_memory_area:
+        return register_runstate(v, t, arg_va);
+    case VCPUOP_set_periodic_timer:
+    case VCPUOP_set_singleshot_timer:
+    case VCPUOP_stop_singleshot_timer:
+        return set_timer(v, t, cmd, arg_va);
+    case VCPUOP_stop_periodic_timer:
+        t->periodic_next_ns = 0;
+        t->periodic_ns = 0;
+        return 0;
+    case VCPUOP_register_vcpu_info:
+        return register_vcpu_info(t, arg_va);
+    case VCPUOP_send_nmi:
+        t->nmi_pending = true;
+        if (t != v)
+            apic_ipi(t->id, SHIM_VECTOR_KICK);
+        return 0;
+    default:
+        return -XEN_ENOSYS;
+    }
+}

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/* The shim: a small ring-0 program inside the VM of a PV guest, which is Xen as
+ * far as that guest can tell.
+ *
+ * It runs with interrupts off, on the stack of the vCPU that entered it, to the
+ * end of what it was asked, and takes no lock across anything slow; only a
+ * blocked vCPU waits inside, with interrupts on around HLT.  All state is in
+ * struct shim_domain and struct shim_vcpu. */
+#ifndef XENOLITH_SHIM_SHIM_H
+#define XENOLITH_SHIM_SHIM_H
+
+#include "base/atomic.h"
+#include "base/spinlock.h"
+#include "base/types.h"
+#include "shim/abi.h"
+#include "shim/layout.h"
+#include "xen/evtchn.h"
+#include "xen/gnttab.h"
+
+#include <xen/vcpu.h>
+#include <xen/errno.h>
+
+/* What entry.S leaves on the stack. */
+struct shim_regs {
+    uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+    uint64_t vector, error;
+    uint64_t rip, cs, rflags, rsp, ss;
+};
+_Static_assert(offsetof(struct shim_regs, rip) == 136, "entry.S");
+
+struct shim_tss {
+    uint32_t reserved0;
+    uint64_t rsp[3];
+    uint64_t reserved1;
+    uint64_t ist[7];
+    uint64_t reserved2;
+    uint16_t reserved3, iomap;
+} __attribute__((packed));
+
+/* One gate of the guest's virtual IDT (set_trap_table). */
+struct shim_gate {
+    uint64_t address;
+    uint16_t cs;
+    uint8_t flags;          /* bits 0-1: DPL; bit 2: the gate masks events */
+};
+#define SHIM_GATE_DPL(g)   ((g)->flags & 3)
+#define SHIM_GATE_MASKS(g) ((g)->flags & 4)
+
+enum shim_callback {
+    SHIM_CALLBACK_EVENT, SHIM_CALLBACK_FAILSAFE, SHIM_CALLBACK_SYSCALL64,
+    SHIM_CALLBACK_SYSCALL32, SHIM_CALLBACK_SYSENTER, SHIM_CALLBACK_NMI,
+    SHIM_NR_CALLBACKS,
+};
+
+/* Descriptor tables as the processor reads them: copies of the guest's, made
+ * harmless, with Xen's own page at the end of the GDT. */
+#define SHIM_GDT_ENTRIES 8192
+#define SHIM_LDT_ENTRIES 8192
+struct shim_tables {
+    uint64_t gdt[SHIM_GDT_ENTRIES];
+    uint64_t ldt[SHIM_LDT_ENTRIES];
+};
+
+struct shim_vcpu {
+    uint64_t scratch;           /* AREA_SCRATCH */
+    unsigned id;
+    bool kernel_mode;           /* the guest's kernel runs, not its user space */
+    bool initialised;           /* VCPUOP_initialise was done */
+    bool nmi_pending;
+    bool vcpu_info_placed;      /* VCPUOP_register_vcpu_info was done */
+    bool cr0_ts;                /* guest's CR0.TS */
+    uint8_t iopl;
+    uint32_t up;                /* VCPUOP_up; another vCPU sets it */
+    uint32_t idle;              /* blocked in the shim: no need to interrupt for a flush */
+    uint32_t flush_wanted;      /* times others wanted this TLB flushed */
+    uint32_t flush_done;        /* flush_wanted when it last was; see tlb.c */
+    uint32_t eoi_word;          /* KVM's paravirtual EOI: bit 0, no EOI is needed */
+    bool eoi_paravirt;
+
+    struct shim_vcpu_status *status;
+    struct shim_tables *tables;
+
+    /* MMU */
+    uint64_t kernel_cr3, user_cr3;
+
+    /* traps */
+    uint64_t kernel_sp;
+    struct { uint64_t address; bool masks; } callback[SHIM_NR_CALLBACKS];
+    uint64_t debugreg[8];       /* as the guest set them; 6 as it last happened */
+    struct shim_regs start;     /* where VCPUOP_initialise wants it to begin */
+    uint64_t fs_base, gs_base_kernel, gs_base_user;
+
+    /* descriptor tables */
+    uint64_t gdt_mfn[14];
+    unsigned gdt_entries;
+    uint64_t ldt_base;
+    unsigned ldt_entries;
+    uint64_t ldt_mfn[16];       /* behind each page of the LDT */
+
+    /* time, guest ns; 0: not set */
+    uint64_t singleshot_ns, periodic_ns, periodic_next_ns, poll_ns;
+    uint64_t armed_tsc;         /* what the LAPIC holds; 0: nothing */
+
+    /* vcpu_time_info and runstate */
+    struct vcpu_runstate_info runstate;
+    uint64_t runstate_va;       /* guest address of its copy, 0: none */
+
+    struct shim_gate gate[256];
+    struct shim_tss tss;
+};
+_Static_assert(offsetof(struct shim_vcpu, scratch) == AREA_SCRATCH, "entry.S");
+_Static_assert(sizeof(struct shim_vcpu) <= AREA_IST_FIRST, "area");
+
+struct shim_domain {
+    const struct shim_boot *boot;
+    struct shim_status *status;
+    struct shared_info *shared;
+    struct xen_hostlink *links;
+    uint8_t *frame_info;        /* FRAME_* per frame of RAM */
+    uint64_t *m2p;              /* entry of RAM's first frame */
+    uint64_t heap_next, heap_end;
+    struct spinlock heap_lock;
+    struct spinlock memory_lock;    /* populate and release of frames */
+    uint64_t memory_cursor;
+    uint32_t vm_assist;
+    uint64_t link_vcpu_mask[SHIM_VCPUS_MAX][XEN_HOSTLINK_MAX / 64]; /* links a vCPU serves */
+    struct evtchn_domain evtchn;
+    struct gnttab gnttab;
+    struct { uint64_t low, high; } idt[256];
+};
+
+/* What the shim knows of a frame of RAM. */
+#define FRAME_LEVEL_MASK 0x07   /* page table of this level, 0: none */
+#define FRAME_PINNED     0x08   /* by MMUEXT_PIN_*, and not only reached from one */
+#define FRAME_FREE       0x80   /* the guest gave it back */
+
+extern struct shim_domain shim_domain;
+extern uint8_t vcpu_areas[];
+
+/* The vCPU whose stack this is. */
+static inline struct shim_vcpu *shim_vcpu_current(void)
+{
+    uint64_t sp;
+
+    __asm__ volatile("mov %%rsp, %0" : "=r"(sp));
+    return (struct shim_vcpu *)((sp - 1) & ~(uint64_t)(AREA_BYTES - 1));
+}
+
+static inline struct shim_vcpu *shim_vcpu(unsigned id)
+{
+    return (struct shim_vcpu *)(vcpu_areas + (size_t)id * AREA_BYTES);
+}
+
+static inline bool shim_flag(uint32_t flag)
+{
+    return shim_domain.boot->flags & flag;
+}
+
+/* All of guest-physical memory, through the shim's own map. */
+static inline void *shim_dm(uint64_t gpa_addr)
+{
+    return (void *)(SHIM_DM_VA + gpa_addr);
+}
+
+/* start.c */
+struct shim_regs *shim_start(uint64_t id);
+void *shim_page_alloc(void *unused);
+
+/* trap.c */
+void shim_trap(struct shim_regs *r);
+int shim_syscall(struct shim_regs *r);
+struct shim_regs *shim_leave_ist(struct shim_regs *r);
+
+/* bounce.c: the guest's own handlers */
+void shim_bounce_trap(struct shim_vcpu *v, struct shim_regs *r, unsigned vector, bool has_error,
+                      uint64_t error);
+void shim_bounce_callback(struct shim_vcpu *v, struct shim_regs *r, enum shim_callback which);
+void shim_toggle_mode(struct shim_vcpu *v);
+/* Delivers what is due just before the guest goes on. */
+void shim_deliver(struct shim_vcpu *v, struct shim_regs *r);
+void shim_iret(struct shim_vcpu *v, struct shim_regs *r);
+
+/* hypercall.c */
+void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r);
+
+/* access.c: what the guest points to.  0 or -EFAULT. */
+bool guest_range_ok(uint64_t va, uint64_t bytes);
+int guest_read(void *to, uint64_t from_va, uint64_t bytes);
+int guest_write(uint64_t to_va, const void *from, uint64_t bytes);
+
+/* mmu.c */
+bool mmu_frame_ok(uint64_t mfn);
+uint64_t *mmu_walk(uint64_t cr3, uint64_t va, unsigned *level);
+int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t domid);
+int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, uint64_t flags);
+/* The guest kernel's fault is one that Xen would have prevented: try again. */
+bool mmu_fault_fixed(struct shim_vcpu *v, uint64_t va, uint64_t error);
+void mmu_load_root(struct shim_vcpu *v);
+void mmu_table_mark(uint64_t mfn, unsigned level);
+void mmu_table_unmark(uint64_t mfn);
+void mmu_root_prepare(uint64_t mfn, bool user);
+
+/* mmuext.c */
+int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t done_va,
+                  uint64_t domid);
+
+/* tlb.c */
+void tlb_flush_local(void);
+void tlb_flush_page_local(uint64_t va);
+void tlb_flush_vcpus(struct shim_vcpu *v, uint64_t vcpu_mask);
+void tlb_flush_serve(struct shim_vcpu *v);
+bool tlb_flush_due(const struct shim_vcpu *v);
+
+/* descriptor.c */
+void descriptor_tables_init(struct shim_vcpu *v);
+int descriptor_set_gdt(struct shim_vcpu *v, uint64_t frames_va, uint64_t entries);
+int descriptor_set_gdt_frames(struct shim_vcpu *v, const uint64_t *mfns, unsigned entries);
+int descriptor_set_ldt(struct shim_vcpu *v, uint64_t base, uint64_t entries);
+int descriptor_update(uint64_t maddr, uint64_t value);
+
+/* emulate.c */
+bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r);
+bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r);
+int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value);
+void emulate_cpuid(uint32_t *eax, uint32_t *ebx, uint32_t *ecx, uint32_t *edx);
+
+/* event.c */
+void event_init(void);
+void event_interrupt(struct shim_vcpu *v, unsigned vector);
+int64_t event_channel_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
+/* True when the vCPU should stop waiting and go back to its guest. */
+bool event_due(struct shim_vcpu *v);
+void event_links_serve(struct shim_vcpu *v);
+
+/* apic.c */
+void apic_init(struct shim_vcpu *v);
+void apic_eoi(struct shim_vcpu *v);
+void apic_ipi(unsigned vcpu, unsigned vector);
+
+/* time.c */
+uint64_t time_now_ns(void);
+void time_init(struct shim_vcpu *v);
+void time_publish(unsigned vcpu, struct vcpu_info *vi);
+void time_arm(struct shim_vcpu *v);
+void time_expired(struct shim_vcpu *v);
+int64_t time_set_singleshot(struct shim_vcpu *v, uint64_t timeout_ns, bool must_be_future);
+int64_t time_set_periodic(struct shim_vcpu *v, uint64_t period_ns);
+
+/* sched.c */
+int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
+int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg_va);
+void sched_wait_up(struct shim_vcpu *v);
+void sched_runstate(struct shim_vcpu *v, int state);
+void sched_runstate_publish(struct shim_vcpu *v);
+
+/* memory.c */
+int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
+
+/* grant.c */
+void grant_init(void);
+int64_t grant_table_op(uint64_t cmd, uint64_t arg_va, uint64_t count);
+
+/* version.c */
+int64_t xen_version(uint64_t cmd, uint64_t arg_va);
+
+/* console.c */
+int64_t console_io(struct shim_vcpu *v, uint64_t cmd, uint64_t count, uint64_t arg_va);
+void shim_log(const char *fmt, ...);
+/* Ends the guest, saying why; r may be NULL. */
+void shim_crash(const struct shim_regs *r, const char *fmt, ...) __attribute__((noreturn));
+void shim_shutdown(uint32_t reason) __attribute__((noreturn));
+
+#endif
