@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/* A slot is free, in use, or waiting: its device has let go of it and the shim has
+ * yet to say so.  Until then its interrupt must keep working, since that is how
+ * the shim is asked.  A guest that closes its end first frees the port number at
+ * once, so the doorbell goes then, whatever the device is doing.
+ *
+ * All of this is control: a mutex guards it.  Data goes through the eventfds. */
+#include "vm/pv_links.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+
+struct slot {
+    bool used;          /* a device has it, or it waits */
+    bool waiting;       /* only for the shim's word */
+    bool doorbell;      /* the ioeventfd is there */
+    int kick_fd;        /* the device's end of the doorbell: closed by unbind */
+    int irq_fd;
+    uint32_t port, gsi;
+};
+
+struct pv_links {
+    struct kvm_vm *vm;
+    unsigned nr_vcpus;
+    struct xen_hostlink *links;
+    struct shim_requests *requests;
+    pthread_mutex_t lock;
+    struct slot slot[XEN_HOSTLINK_MAX];
+};
+
+int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, struct xen_hostlink *links,
+                    struct shim_requests *requests, struct pv_links **out, struct err *e)
+{
+    struct kvm_irq_route route[SHIM_VCPUS_MAX];
+    struct pv_links *l = calloc(1, sizeof(*l));
+    int rc;
+
+    if (!l)
+        return err_set(e, ENOMEM, "out of memory");
+    *l = (struct pv_links){ .vm = vm, .nr_vcpus = nr_vcpus, .links = links,
+                            .requests = requests };
+    pthread_mutex_init(&l->lock, NULL);
+    for (unsigned i = 0; i < nr_vcpus; i++)
+        route[i] = (struct kvm_irq_route){ .gsi = i, .apic_id = i, .vector = SHIM_VECTOR_LINK };
+    rc = kvm_irq_routes_set(vm, route, nr_vcpus);
+    if (rc) {
+        pv_links_free(l);
+        return err_set(e, -rc, "interrupts cannot be routed");
+    }
+    *out = l;
+    return 0;
+}
+
+static void doorbell_remove(struct pv_links *l, struct slot *s)
+{
+    if (s->doorbell)
+        kvm_ioeventfd_remove(l->vm, s->kick_fd, XEN_DOORBELL_IO_PORT, s->port);
+    s->doorbell = false;
+}
+
+static void slot_release(struct pv_links *l, struct slot *s)
+{
+    kvm_irqfd_remove(l->vm, s->irq_fd, s->gsi);
+    close(s->irq_fd);
+    *s = (struct slot){ 0 };
+}
+
+void pv_links_free(struct pv_links *l)
+{
+    if (!l)
+        return;
+    for (unsigned i = 0; i < XEN_HOSTLINK_MAX; i++) {
+        struct slot *s = &l->slot[i];
+
+        if (!s->used)
+            continue;
+        doorbell_remove(l, s);
+        if (!s->waiting)
+            close(s->kick_fd);
+        slot_release(l, s);
+    }
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+/* The lock is held. */
+static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
+                     struct xen_hostport *p, struct err *e)
+{
+    struct slot *s = &l->slot[index];
+    int rc;
+
+    *s = (struct slot){ .used = true, .port = guest_port };
+    s->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    rc = s->kick_fd < 0 || s->irq_fd < 0 ? -errno : 0;
+    if (!rc)
+        rc = kvm_ioeventfd_add(l->vm, s->kick_fd, XEN_DOORBELL_IO_PORT, guest_port);
+    if (!rc) {
+        rc = kvm_irqfd_add(l->vm, s->irq_fd, s->gsi);
+        if (rc)
+            kvm_ioeventfd_remove(l->vm, s->kick_fd, XEN_DOORBELL_IO_PORT, guest_port);
+    }
+    if (rc) {
+        if (s->kick_fd >= 0)
+            close(s->kick_fd);
+        if (s->irq_fd >= 0)
+            close(s->irq_fd);
+        *s = (struct slot){ 0 };
+        return err_set(e, -rc, "event channel %u of the guest cannot be connected%s", guest_port,
+                       rc == -EEXIST ? ": another device has it" : "");
+    }
+    s->doorbell = true;
+    *p = (struct xen_hostport){ .kick_fd = s->kick_fd, .irq_fd = s->irq_fd,
+                                .link = &l->links[index], .index = index };
+    store_relaxed(&l->links[index].pending, 0);
+    store_relaxed(&l->links[index].port, guest_port);
+    return 0;
+}
+
+int pv_links_fixed(struct pv_links *l, unsigned index, uint32_t guest_port,
+                   struct xen_hostport *p, struct err *e)
+{
+    int rc;
+
+    pthread_mutex_lock(&l->lock);
+    rc = slot_take(l, index, guest_port, p, e);
+    pthread_mutex_unlock(&l->lock);
+    return rc;
+}
+
+static void ask(struct pv_links *l, unsigned index, enum xen_hostlink_request request)
+{
+    const uint64_t one = 1;
+
+    store_release(&l->links[index].request, request);
+    fetch_or(&l->requests->links[index / 64], (uint64_t)1 << (index % 64));
+    store_release(&l->requests->any, 1);    /* pairs with requests_serve() of the shim */
+    if (write(l->slot[index].irq_fd, &one, sizeof(one)) < 0)
+        return;     /* the counter is full: the interrupt is on its way */
+}
+
+static int links_bind(void *owner, uint32_t guest_port, struct xen_hostport *p, struct err *e)
+{
+    const uint64_t one = 1;
+    struct pv_links *l = owner;
+    unsigned i;
+    int rc;
+
+    pthread_mutex_lock(&l->lock);
+    for (i = 0; i < XEN_HOSTLINK_MAX && l->slot[i].used; i++)
+        ;
+    if (i == XEN_HOSTLINK_MAX)
+        rc = err_set(e, ENOSPC, "all %u channels to the guest are in use", XEN_HOSTLINK_MAX);
+    else
+        rc = slot_take(l, i, guest_port, p, e);
+    if (!rc) {
+        ask(l, i, XEN_HOSTLINK_BIND);
+        /* the guest may have sent before anybody listened */
+        if (write(p->kick_fd, &one, sizeof(one)) < 0)
+            rc = err_set(e, errno, "event channel %u of the guest", guest_port);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return rc;
+}
+
+static void links_unbind(void *owner, struct xen_hostport *p)
+{
+    struct pv_links *l = owner;
+    struct slot *s = &l->slot[p->index];
+
+    pthread_mutex_lock(&l->lock);
+    doorbell_remove(l, s);
+    close(s->kick_fd);
+    s->kick_fd = -1;
+    switch (load_acquire(&l->links[p->index].state)) {
+    case XEN_HOSTLINK_CLOSED:
+    case XEN_HOSTLINK_REFUSED:
+        store_relaxed(&l->links[p->index].state, XEN_HOSTLINK_FREE);
+        slot_release(l, s);
+        break;
+    default:
+        s->waiting = true;
+        ask(l, p->index, XEN_HOSTLINK_UNBIND);
+        break;
+    }
+    pthread_mutex_unlock(&l->lock);
+}
+
+const struct xen_hostport_ops pv_links_ops = { .bind = links_bind, .unbind = links_unbind };
+
+void pv_links_changed(struct pv_links *l, uint32_t index)
+{
+    uint32_t vcpu, state;
+    struct slot *s;
+
+    if (index >= XEN_HOSTLINK_MAX)
+        return;
+    pthread_mutex_lock(&l->lock);
+    s = &l->slot[index];
+    state = load_acquire(&l->links[index].state);
+    vcpu = load_relaxed(&l->links[index].vcpu);
+    if (s->used && s->waiting && state != XEN_HOSTLINK_BOUND) {
+        slot_release(l, s);
+    } else if (s->used && state == XEN_HOSTLINK_CLOSED) {
+        doorbell_remove(l, s);
+    } else if (s->used && state == XEN_HOSTLINK_BOUND && vcpu != s->gsi && vcpu < l->nr_vcpus &&
+               !kvm_irqfd_remove(l->vm, s->irq_fd, s->gsi)) {
+        s->gsi = vcpu;
+        kvm_irqfd_add(l->vm, s->irq_fd, s->gsi);
+    }
+    pthread_mutex_unlock(&l->lock);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* The guest-physical memory of a PV guest, as shim/abi.h lays it out: RAM, the
+ * shim's region with its program loaded, and the tables that grow with RAM. */
+#ifndef XENOLITH_VM_PV_MEMORY_H
+#define XENOLITH_VM_PV_MEMORY_H
+
+#include "base/err.h"
+#include "mem/guest_mem.h"
+#include "shim/abi.h"
+
+struct pv_memory {
+    struct guest_mem *mem;
+    uint8_t *ram;               /* host address of RAM's first byte */
+    int ram_fd;
+    uint64_t ram_bytes;
+    struct shim_boot *boot;
+    struct shim_status *status;
+    struct shim_requests *requests;
+    struct xen_hostlink *links;
+    void *grants;
+    uint64_t entry;             /* of the shim */
+};
+
+/* Adds the regions to mem and fills the shim's: max_pages frames of RAM, of which
+ * the guest starts with nr_pages.  m2p_user: the M2P may be read from ring 3 (by
+ * a kernel that runs there).  boot gets everything that follows from memory
+ * alone; the rest is the caller's.  0 or -errno; mem stays the caller's to free. */
+int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_pages,
+                     bool m2p_user, struct pv_memory *out, struct err *e);
+
+/* The record vCPU i writes; i < SHIM_VCPUS_MAX. */
+struct shim_vcpu_status *pv_memory_vcpu_status(const struct pv_memory *m, unsigned i);
+
+/* Gives frame (counted from RAM's first) back to the host; out of range: nothing. */
+void pv_memory_release_frame(const struct pv_memory *m, uint64_t frame);
+
+#endif
