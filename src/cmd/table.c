@@ -7,6 +7,27 @@
 #include "cmd/lab.h"
 #include "ctl/xenstored.h"
 
+static const char create_options[] =
+    "-h                       Print this help.\n"
+    "-p                       Leave the domain paused after it is created.\n"
+    "-c                       Connect to the console after the domain is created.\n"
+    "-f FILE, --defconfig=FILE\n"
+    "                         Use the given configuration file.\n"
+    "-q, --quiet              Quiet.\n"
+    "-n, --dryrun             Dry run: print the resulting configuration, create nothing.\n"
+    "-d                       Print the resulting configuration, too.\n"
+    "-F                       Run in foreground until death of the domain.\n"
+    "-e                       Do nothing when the domain stops (no on_... action).\n"
+    "-V, -A                   Refused: there is no VNC display.";
+
+static const char run_options[] =
+    "-h                       Print this help.\n"
+    "-p                       Leave the domain paused after it is created.\n"
+    "-f FILE, --defconfig=FILE\n"
+    "                         Use the given configuration file.\n"
+    "-q, --quiet              Quiet.\n"
+    "Ctrl-] asks the guest to shut down; a second Ctrl-] destroys it.";
+
 static const char list_options[] =
     "-l, --long               Output all VM details, as JSON.\n"
     "-v, --verbose            Prints out UUIDs and shutdown reasons.";
@@ -29,6 +50,10 @@ static const char console_options[] =
     "Ctrl-] leaves the console.";
 
 static const struct cmd table[] = {
+    { "create", cmd_create, "<ConfigFile> [options] [vars]",
+      "Create a domain from config file <filename>", create_options, true },
+    { "run", cmd_run, "<ConfigFile> [options] [vars]",
+      "Create a domain, show its console, and end when it ends", run_options },
     { "list", cmd_list, "[options] [Domain]",
       "List information about all/some domains", list_options },
     { "console", cmd_console, "[options] <Domain>",
