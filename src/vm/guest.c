@@ -341,10 +341,10 @@ void vm_guest_destroy(struct vm_guest *g)
         gnttab_host_free(&g->grants);
     xen_console_free(g->console);
     xs_ring_free(g->ring);
-    if (g->introduced)
-        xs_client_release(g->xs, g->p.domid);
     if (g->filled)
         xs_domain_remove(g->xs, g->p.domid, g->p.config->uuid);
+    if (g->introduced)
+        xs_client_release(g->xs, g->p.domid);
     xs_client_free(g->xs);
     pv_machine_free(g->machine);
     if (g->mail) {
