@@ -42,9 +42,12 @@ static void host_closed(void *ctx, uint32_t port, uint32_t link)
     io_out32(SHIM_IO_LINK, link);
 }
 
+/* Also called while a link is being bound, which tells the host by itself. */
 static void host_moved(void *ctx, uint32_t port, uint32_t link, unsigned vcpu)
 {
     link_serve_on(link, vcpu);
+    if (load_relaxed(&shim_domain.links[link].state) != XEN_HOSTLINK_BOUND)
+        return;
     io_out32(SHIM_IO_LINK, link);
     /* what the host raised on the old vCPU may have found the link gone from it */
     vcpu_kick(ctx, vcpu);
@@ -78,15 +81,10 @@ void event_init(void)
 static void link_bind(uint32_t link)
 {
     struct xen_hostlink *l = &shim_domain.links[link];
-    struct evtchn_status status = { .dom = DOMID_SELF, .port = load_relaxed(&l->port) };
+    /* binding tells host_moved() where the port's events go */
+    int rc = evtchn_host_bind(&shim_domain.evtchn, load_relaxed(&l->port), link);
 
-    if (evtchn_host_bind(&shim_domain.evtchn, status.port, link) ||
-        evtchn_status(&shim_domain.evtchn, &status)) {
-        store_release(&l->state, XEN_HOSTLINK_REFUSED);
-    } else {
-        link_serve_on(link, status.vcpu);
-        store_release(&l->state, XEN_HOSTLINK_BOUND);
-    }
+    store_release(&l->state, rc ? XEN_HOSTLINK_REFUSED : XEN_HOSTLINK_BOUND);
     io_out32(SHIM_IO_LINK, link);
 }
 
