@@ -8,7 +8,8 @@ bats_require_minimum_version 1.5.0
 setup_file() {
     # the kernel is fetched once, so that no test's time or output is about that
     local lab_dir
-    lab_dir=${XENOLITH_LAB_DIR:-$(dirname "${XENOLITH:-$BATS_TEST_DIRNAME/../../build/src/cmd/xenolith}")/../../lab}
+    local program=${XENOLITH:-$BATS_TEST_DIRNAME/../../build/src/cmd/xenolith}
+    lab_dir=${XENOLITH_LAB_DIR:-$(dirname "$program")/../../lab}
     if ! command -v qemu-system-x86_64 >/dev/null; then
         export NO_LAB="qemu-system-x86_64 is not installed"
     elif ! "$lab_dir/fetch-kernel" amd64 >/dev/null; then

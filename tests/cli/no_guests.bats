@@ -5,7 +5,7 @@ load setup
 
 @test "list prints xl's heading and nothing else" {
     status 0 "$XL" list
-    [ "$output" = "$(printf 'Name                                        ID   Mem VCPUs\tState\tTime(s)')" ]
+    [ "$output" = "$(printf '%-40s %5s %5s VCPUs\tState\tTime(s)' Name ID Mem)" ]
 }
 
 @test "list -v adds xl's columns" {
