@@ -609,6 +609,12 @@ static void guest_is_notified_only_when_it_asked(void **state)
         while (front_get(&f.front, &rsp))
             ;
         assert_false(turn(&f));         /* nothing new */
+        /* its wish is for one it has seen already */
+        store_relaxed(&front_sring(&f.front)->rsp_event, f.front.rsp_cons);
+        front_put(&f.front, &r);
+        front_publish(&f.front);
+        assert_false(turn(&f));
+        assert_true(front_get(&f.front, &rsp));
         /* asks for the second one from here */
         store_relaxed(&front_sring(&f.front)->rsp_event, f.front.rsp_cons + 2);
         front_put(&f.front, &r);
