@@ -44,6 +44,7 @@ struct attempt {
     struct lab_evidence evidence;
     bool show_console;
     bool ready;                     /* COMMAND is about to start */
+    bool qemu_gone;                 /* but what it sent before may still wait */
     bool input_closed;              /* no more is read from standard input */
     bool output_closed[3];          /* by file descriptor */
     struct buffer in;               /* a frame towards the data port */
@@ -348,14 +349,21 @@ static void attempt_run(struct attempt *a, int signal_fd)
 
         p[P_SIGNAL] = (struct pollfd){ signal_fd, POLLIN, 0 };
         p[P_QEMU] = (struct pollfd){ a->qemu.pid_fd, POLLIN, 0 };
-        p[P_DATA] = (struct pollfd){ a->qemu.data_fd,
-                                     (a->out_fd < 0 ? POLLIN : 0) | (in_waits ? POLLOUT : 0),
-                                     0 };
+        p[P_DATA] = (struct pollfd){ a->qemu.data_fd, 0, 0 };
+        if (a->out_fd < 0)
+            p[P_DATA].events |= POLLIN;
+        if (in_waits)
+            p[P_DATA].events |= POLLOUT;
         p[P_CONTROL] = (struct pollfd){ a->qemu.control_fd, POLLIN, 0 };
         p[P_CONSOLE] = (struct pollfd){ a->qemu.console_fd, POLLIN, 0 };
         p[P_MESSAGES] = (struct pollfd){ a->qemu.messages_fd, POLLIN, 0 };
         p[P_STDIN] = (struct pollfd){ take_input ? STDIN_FILENO : -1, POLLIN, 0 };
         p[P_OUT] = (struct pollfd){ a->out_fd, POLLOUT, 0 };
+        /* Ends that hang up are ready for ever: while the last output waits for
+         * its reader, only that is waited for. */
+        if (a->qemu_gone)
+            p[P_QEMU].fd = p[P_DATA].fd = p[P_CONTROL].fd = p[P_CONSOLE].fd =
+                p[P_MESSAGES].fd = p[P_STDIN].fd = -1;
         if (poll(p, NR_POLLED, TICK_MS) < 0)
             continue;
 
@@ -373,11 +381,13 @@ static void attempt_run(struct attempt *a, int signal_fd)
             in_take(a);
         if (p[P_OUT].revents)
             out_flush(a);
-        if (a->out_fd < 0)
-            while (!a->evidence.end_seen && up_take(a) && a->out_fd < 0)
-                continue;
-        /* what QEMU sent before it went is still to be read, and counts */
-        if (p[P_QEMU].revents && a->out_fd < 0 && !a->evidence.end_seen)
+        /* noticed before the port is read, so that what QEMU sent before it went is
+         * read to its end, and counts */
+        if (p[P_QEMU].revents)
+            a->qemu_gone = true;
+        while (a->out_fd < 0 && !a->evidence.end_seen && up_take(a))
+            continue;
+        if (a->qemu_gone && a->out_fd < 0)
             a->evidence.qemu_exited = true;
         tick(a);
     }
@@ -413,7 +423,6 @@ int lab_run(const struct lab_machine *m, const struct lab_kernel *k,
             struct lab_result *r, struct err *err)
 {
     struct attempt *a = calloc(1, sizeof(*a));
-    bool exited;
     int ret;
 
     if (!a)
@@ -428,10 +437,8 @@ int lab_run(const struct lab_machine *m, const struct lab_kernel *k,
         return ret;
     }
     attempt_run(a, signal_fd);
-    exited = a->evidence.qemu_exited;
     a->evidence.qemu_wait_status = lab_qemu_end(&a->qemu);
     last_words_take(a);
-    a->evidence.qemu_exited = exited;
     r->verdict = lab_fault_judge(&a->evidence);
     if (r->verdict == LAB_BROKEN)
         trouble_find(r);
