@@ -177,16 +177,23 @@ static int store_connect_as_guest(void *arg, struct err *e)
     return xs_client_connect_domain_fd(g->xenstore_socket, g->p.domid, e);
 }
 
+/* Before anything that takes time: the daemon ends when nobody is connected. */
+static int connect_store(struct vm_guest *g, struct err *e)
+{
+    int rc = xs_client_connect(g->p.loop, g->xenstore_socket, &g->xs, e);
+
+    if (!rc)
+        xs_client_on_death(g->xs, store_died, g);
+    return rc;
+}
+
 static int create_store(struct vm_guest *g, struct err *e)
 {
     const struct vm_config *c = g->p.config;
     const struct pv_build_result *built = &g->machine->built;
     struct timespec now;
-    int rc = xs_client_connect(g->p.loop, g->xenstore_socket, &g->xs, e);
+    int rc;
 
-    if (rc)
-        return rc;
-    xs_client_on_death(g->xs, store_died, g);
     clock_gettime(CLOCK_REALTIME, &now);
     rc = xs_domain_fill(g->xs, &(struct xs_domain_values){
         .domid = g->p.domid, .name = c->name, .maxmem_bytes = c->maxmem_bytes,
@@ -285,6 +292,8 @@ int vm_guest_create(const struct vm_guest_params *p, struct vm_guest **out, stru
     g->paused = true;
     g->xenstore_socket = strdup(p->xenstore_socket);
     rc = g->xenstore_socket ? create_mailbox(g, e) : err_set(e, ENOMEM, "out of memory");
+    if (!rc)
+        rc = connect_store(g, e);
     if (!rc)
         rc = pv_machine_create(p->config, p->domid, &machine_ops, g, &g->machine, e);
     if (!rc)
