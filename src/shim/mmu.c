@@ -304,7 +304,8 @@ bool mmu_fault_fixed(struct shim_vcpu *v, uint64_t va, uint64_t error)
         invlpg(va);
         return true;
     }
-    if (!v->kernel_mode || !(error & PF_WRITE))
+    /* in the kernel's half only: a read-only page of user space is copied on write */
+    if (!v->kernel_mode || !(error & PF_WRITE) || va < HYPERVISOR_VIRT_END)
         return false;
     e = mmu_walk(v->kernel_cr3, va, &level);
     if (!e || level != 1)

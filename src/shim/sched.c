@@ -163,6 +163,7 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
         .rax = u->rax, .rcx = u->rcx, .rdx = u->rdx, .rsi = u->rsi, .rdi = u->rdi,
         .rip = u->rip, .rflags = u->rflags, .rsp = u->rsp, .cs = u->cs, .ss = u->ss,
     };
+    t->iopl = (u->rflags & RFLAGS_IOPL) / (RFLAGS_IOPL & -RFLAGS_IOPL);
     t->fs_base = c.fs_base;
     t->gs_base_kernel = c.gs_base_kernel;
     t->gs_base_user = c.gs_base_user;
