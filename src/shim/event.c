@@ -42,15 +42,22 @@ static void host_closed(void *ctx, uint32_t port, uint32_t link)
     io_out32(SHIM_IO_LINK, link);
 }
 
+/* Tells the host where the link's interrupt is to go.  One that it raised before it
+ * knew went to a vCPU that does not serve the link any more, or not yet: so the
+ * right one, also if that is the caller, is made to look. */
+static void link_vcpu_told(uint32_t link, unsigned vcpu)
+{
+    io_out32(SHIM_IO_LINK, link);
+    apic_ipi(vcpu, SHIM_VECTOR_KICK);
+}
+
 /* Also called while a link is being bound, which tells the host by itself. */
 static void host_moved(void *ctx, uint32_t port, uint32_t link, unsigned vcpu)
 {
     link_serve_on(link, vcpu);
     if (load_relaxed(&shim_domain.links[link].state) != XEN_HOSTLINK_BOUND)
         return;
-    io_out32(SHIM_IO_LINK, link);
-    /* what the host raised on the old vCPU may have found the link gone from it */
-    vcpu_kick(ctx, vcpu);
+    link_vcpu_told(link, vcpu);
 }
 
 static void *gfn_map(void *ctx, uint64_t gfn)
@@ -85,7 +92,10 @@ static void link_bind(uint32_t link)
     int rc = evtchn_host_bind(&shim_domain.evtchn, load_relaxed(&l->port), link);
 
     store_release(&l->state, rc ? XEN_HOSTLINK_REFUSED : XEN_HOSTLINK_BOUND);
-    io_out32(SHIM_IO_LINK, link);
+    if (rc)
+        io_out32(SHIM_IO_LINK, link);
+    else
+        link_vcpu_told(link, load_relaxed(&l->vcpu) % shim_domain.boot->nr_vcpus);
 }
 
 static void link_unbind(uint32_t link)

@@ -13,8 +13,8 @@
 #define PERIODIC_DEFAULT_NS 10000000u       /* Xen starts every vCPU at 100 Hz */
 #define PERIODIC_MIN_NS     1000000u        /* as Xen: VCPUOP_set_periodic_timer */
 
-/* Deadlines further off than this (146 years / 2) are as good as never. */
-#define DEADLINE_MAX_NS     ((uint64_t)1 << 61)
+/* Deadlines further off than this (36 years) are as good as never. */
+#define DEADLINE_MAX_NS     ((uint64_t)1 << 60)
 
 static uint64_t tsc_to_ns(uint64_t tsc)
 {
@@ -30,12 +30,15 @@ uint64_t time_now_ns(void)
     return tsc_to_ns(rdtsc_ordered());
 }
 
+/* The first tick at which tsc_to_ns() gives ns or more: the exact inverse, since a
+ * deadline that fires early finds nothing due and is set again. */
 static uint64_t ns_to_tsc(uint64_t ns)
 {
     const struct shim_boot *b = shim_domain.boot;
+    uint64_t delta = mul_div(min_of(ns, DEADLINE_MAX_NS), (uint64_t)1 << 32, b->tsc_to_ns_mul) + 1;
 
-    /* one cycle late rather than one early */
-    return b->tsc_start + mul_div(min_of(ns, DEADLINE_MAX_NS), b->tsc_khz, 1000000) + 1;
+    delta = b->tsc_shift < 0 ? delta << -b->tsc_shift : (delta >> b->tsc_shift) + 1;
+    return b->tsc_start + delta;
 }
 
 /* struct vcpu_time_info (public/xen.h): a version that is odd while it changes */
@@ -78,7 +81,7 @@ void time_arm(struct shim_vcpu *v)
     if (!next)
         return;
     tsc = ns_to_tsc(next);
-    if (v->armed_tsc && v->armed_tsc <= tsc)
+    if (v->armed_tsc && v->armed_tsc <= tsc && v->armed_tsc > rdtsc_ordered())
         return;
     v->armed_tsc = tsc;
     wrmsr(MSR_IA32_TSC_DEADLINE, tsc);
