@@ -49,6 +49,7 @@
 #define SHIM_IMAGE_VA        0xffff808000000000ull      /* slot 257 */
 #define SHIM_DM_VA           0xffff810000000000ull      /* slot 258 on: all memory */
 #define SHIM_DM_SLOTS        13
+#define SHIM_M2P_ALIAS_VA    0xffff878000000000ull      /* slot 271: the M2P once more */
 
 /* I/O ports of the VMM, 32-bit writes; XEN_DOORBELL_IO_PORT is in hostlink.h. */
 #define SHIM_IO_CONSOLE   0x0524    /* n bytes in the vCPU's text[]: guest console output */
@@ -89,6 +90,8 @@ struct shim_boot {
     uint64_t nr_pages;          /* of RAM at start of day (memory=) */
     uint64_t max_pages;         /* what it may grow to (maxmem=) */
     uint64_t m2p_gpa;
+    uint64_t m2p_va;            /* what the guest is told: SHIM_M2P_VA, or the alias where ring 3
+                                 * cannot reach that (software KVM) */
     uint64_t frame_info_gpa;    /* a byte for each of max_pages frames */
     uint64_t hole_l4[SHIM_HOLE_SLOTS];
     uint64_t parking_cr3;       /* hole only: for vCPUs that are not up */

@@ -49,7 +49,8 @@ static uint64_t mfn_end(void)
 static int64_t machphys_mapping(uint64_t arg_va)
 {
     struct xen_machphys_mapping op = {
-        .v_start = SHIM_M2P_VA, .v_end = SHIM_M2P_VA + mfn_end() * sizeof(uint64_t),
+        .v_start = shim_domain.boot->m2p_va,
+        .v_end = shim_domain.boot->m2p_va + mfn_end() * sizeof(uint64_t),
         .max_mfn = mfn_end() - 1,
     };
 

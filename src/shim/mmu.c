@@ -120,6 +120,11 @@ void mmu_table_unmark(uint64_t mfn)
         }
 }
 
+static bool hole_is_m2p(unsigned i)
+{
+    return i == 0 || i == va_index(SHIM_M2P_ALIAS_VA, 4) - SHIM_HOLE_SLOT_FIRST;
+}
+
 /* Makes a root fit to be loaded: the shim's slots, USER as the mode wants it.  In
  * ring 3 the M2P may be read by whatever shares the root's ring, so a user root
  * goes without. */
@@ -130,7 +135,7 @@ void mmu_root_prepare(uint64_t mfn, bool user)
 
     mmu_table_mark(mfn, 4);
     for (unsigned i = 0; i < SHIM_HOLE_SLOTS; i++) {
-        uint64_t want = user && i == 0 ? 0 : b->hole_l4[i];
+        uint64_t want = user && hole_is_m2p(i) ? 0 : b->hole_l4[i];
         uint64_t *e = &table[SHIM_HOLE_SLOT_FIRST + i];
 
         if ((load_relaxed(e) & ~(PTE_ACCESSED | PTE_DIRTY)) !=

@@ -38,15 +38,14 @@ static size_t read_small_file(const char *path, char *buf, size_t size)
     return n;
 }
 
-static unsigned choose_ring(const struct vm_config *c, const struct kernel_image *k)
+static unsigned choose_ring(const struct vm_config *c, const struct kernel_image *k,
+                            enum kvm_kind kind)
 {
-    struct kvm_probe probe;
     char meltdown[128];
 
     if (c->ring != VM_RING_AUTO)
         return c->ring == VM_RING_1 ? 1 : 3;
-    kvm_probe(&probe);
-    if (probe.kind != KVM_KIND_HARDWARE || strcmp(k->notes.guest_os, "linux"))
+    if (kind != KVM_KIND_HARDWARE || strcmp(k->notes.guest_os, "linux"))
         return 3;
     return x86_meltdown_affected(read_small_file(X86_MELTDOWN_PATH, meltdown, sizeof(meltdown)) ?
                                  meltdown : NULL) ? 3 : 1;
@@ -292,13 +291,17 @@ static const struct kvm_exit_ops exit_ops = { .io_out = io_out, .io_in = io_in,
 static int create(struct pv_machine *m, const struct vm_config *c, unsigned domid, struct err *e)
 {
     struct kernel_image kernel = { 0 };
+    struct kvm_probe probe;
     int rc = kernel_image_load(c->kernel, &kernel, e);
 
     if (rc)
         return rc;
-    m->ring = choose_ring(c, &kernel);
+    kvm_probe(&probe);
+    m->ring = choose_ring(c, &kernel, probe.kind);
     rc = pv_memory_create(&m->mem, c->memory_bytes >> PAGE_SHIFT, c->maxmem_bytes >> PAGE_SHIFT,
                           m->ring == 3, &m->memory, e);
+    if (!rc && probe.kind == KVM_KIND_SOFTWARE)
+        m->memory.boot->m2p_va = SHIM_M2P_ALIAS_VA;
     if (!rc)
         rc = build(m, c, &kernel, e);
     kernel_image_free(&kernel);

@@ -120,10 +120,10 @@ static int load_shim(struct tables *t, uint64_t *entry)
     return rc;
 }
 
-/* The M2P at its place in the hole: what lies below RAM's first frame all shows
+/* The M2P at va, in the hole: what lies below RAM's first frame all shows
  * one page of invalid entries, so that a guest may look up any frame number. */
-static int map_m2p(struct tables *t, uint64_t first_mfn, uint64_t m2p_gpa, uint64_t m2p_bytes,
-                   bool user)
+static int map_m2p(struct tables *t, uint64_t va, uint64_t first_mfn, uint64_t m2p_gpa,
+                   uint64_t m2p_bytes, bool user)
 {
     uint64_t flags = PTE_NX | (user ? PTE_USER : 0);
     uint64_t below_bytes = first_mfn * sizeof(uint64_t);
@@ -137,7 +137,7 @@ static int map_m2p(struct tables *t, uint64_t first_mfn, uint64_t m2p_gpa, uint6
         table_ptr(t, l1)[i] = blank | PTE_PRESENT | flags;
     t->link_flags = user ? PTE_USER : 0;
     for (uint64_t at = 0; at < below_bytes && !rc; at += LARGE_BYTES) {
-        uint64_t *e = table_entry(t, SHIM_M2P_VA + at, 2);
+        uint64_t *e = table_entry(t, va + at, 2);
 
         if (e)
             *e = l1 | PTE_LINK | t->link_flags;
@@ -145,7 +145,7 @@ static int map_m2p(struct tables *t, uint64_t first_mfn, uint64_t m2p_gpa, uint6
             rc = -ENOMEM;
     }
     if (!rc)
-        rc = map(t, SHIM_M2P_VA + below_bytes, m2p_gpa, m2p_bytes, flags);
+        rc = map(t, va + below_bytes, m2p_gpa, m2p_bytes, flags);
     t->link_flags = 0;
     return rc;
 }
@@ -164,7 +164,7 @@ static uint64_t tables_bytes(uint64_t ram_bytes, uint64_t m2p_bytes)
 {
     /* a page a GiB for the direct map and one a 2 MiB of M2P that is no large
      * page, each with its share of levels above, and a few that are fixed */
-    return align_up((40 + ram_bytes / GIB + m2p_bytes / LARGE_BYTES +
+    return align_up((40 + ram_bytes / GIB + 2 * (m2p_bytes / LARGE_BYTES) +
                      ram_bytes / (512 * GIB)) * PAGE_SIZE, LARGE_BYTES);
 }
 
@@ -211,6 +211,7 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
     out->boot->nr_pages = nr_pages;
     out->boot->max_pages = max_pages;
     out->boot->m2p_gpa = m2p_gpa;
+    out->boot->m2p_va = SHIM_M2P_VA;
     out->boot->frame_info_gpa = info_gpa;
     out->boot->heap_bytes = SHIM_REGION_BYTES - SHIM_OFF_HEAP;
 
@@ -219,7 +220,9 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
     if (!rc)
         rc = map_direct(&t);
     if (!rc)
-        rc = map_m2p(&t, out->boot->first_mfn, m2p_gpa, m2p_bytes, m2p_user);
+        rc = map_m2p(&t, SHIM_M2P_VA, out->boot->first_mfn, m2p_gpa, m2p_bytes, m2p_user);
+    if (!rc)
+        rc = map_m2p(&t, SHIM_M2P_ALIAS_VA, out->boot->first_mfn, m2p_gpa, m2p_bytes, m2p_user);
     if (rc)
         return err_set(e, -rc, "the shim does not fit its region");
     fill_m2p(mem, out->boot, m2p_bytes);
