@@ -28,6 +28,14 @@ class Skip(Exception):
     """This machine lacks something the test needs; the text names it."""
 
 
+def several(*behaviours):
+    """For a test function that yields (behaviour, None or an exception) for each."""
+    def mark(function):
+        function.behaviours = list(behaviours)
+        return function
+    return mark
+
+
 def need(condition, text):
     if not condition:
         raise Failure(text)
@@ -48,8 +56,7 @@ def wait_for(what, probe, seconds=HANG_S):
 class World:
     """Run-time, log and scratch folders of one test, and the program in them."""
 
-    def __init__(self, name, build, files):
-        self.name = name
+    def __init__(self, build, files):
         self.build = pathlib.Path(build).resolve()
         self.files = pathlib.Path(files).resolve()
         self.tmp = pathlib.Path(tempfile.mkdtemp(prefix="xt-"))
@@ -133,21 +140,18 @@ class World:
     # ---- the end ----
 
     def close(self):
-        """Ends what the test left running, and removes its files."""
+        """Ends what the test left running and removes its files.  Nothing may stay."""
         try:
             for name in self.domids():
-                self.xl("destroy", name, status=None)
+                self.xl("destroy", name)
+            left = list((self.run_dir / "guest").glob("*"))
+            need(not left, f"left in the registry: {left}")
         finally:
             for child in self.children:
                 if child.poll() is None:
                     child.kill()
                 child.wait()
             shutil.rmtree(self.tmp, ignore_errors=True)
-
-    def leftovers(self):
-        """What a test that is over has left behind, as text; "" for nothing."""
-        entries = list((self.run_dir / "guest").glob("*"))
-        return "" if not entries else f"registry entries are left: {entries}"
 
 
 class Guest:
@@ -223,6 +227,21 @@ class Guest:
 
     def ended(self):
         wait_for(f"the end of {self.name}{self.last_words()}", lambda: not self.alive())
+
+    def tried(self, behaviours):
+        """(behaviour, None or an exception) for each, from the lines of `try`."""
+        status = self.expect(r"^@@ status (\d+)").group(1)
+        for b in behaviours:
+            line = re.search(rf"^@@ (ok|not ok|skip) {re.escape(b)}(?:: (.*))?$", self.console(),
+                             re.M)
+            if not line:
+                yield b, Failure(f"no result; the script ended with status {status}"
+                                 f"{self.last_words()}")
+            elif line.group(1) == "skip":
+                yield b, Skip(line.group(2))
+            else:
+                yield b, None if line.group(1) == "ok" else Failure(line.group(2))
+        self.ended()
 
     def finished(self):
         """The script has ended well, and the guest has powered off."""

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""A stock kernel comes up, with the processors, the memory and the time it was given."""
+import time
+
+from harness import Guest, need
+
+HELLO = """
+echo "@@ processors $(nproc)"
+echo "@@ memory $(awk '/MemTotal/ { print $2 }' /proc/meminfo)"
+"""
+
+
+def boots(world, vcpus, **config):
+    guest = Guest(world, HELLO, vcpus=vcpus, **config).create()
+    seen = int(guest.expect(r"^@@ processors (\d+)").group(1))
+    need(seen == vcpus, f"the guest sees {seen} processors of {vcpus}")
+    return guest
+
+
+def test_boots_with_1_vcpu(world):
+    boots(world, 1).finished()
+
+
+def test_boots_with_2_vcpus(world):
+    boots(world, 2).finished()
+
+
+def test_boots_with_8_vcpus(world):
+    boots(world, 8, memory=512).finished()
+
+
+def test_32_mib_are_refused_by_no_one_but_the_kernel(world):
+    """The smallest guest that may be asked for is built and started."""
+    guest = Guest(world, memory=32)
+    world.xl("create", "-q", "-p", guest.config)
+    need(world.row("guest")["mem"] == "32", f"{world.row('guest')}")
+    world.xl("destroy", "guest")
+
+
+def test_6_gib_of_memory(world):
+    """Above 4 GiB too; populated only as it is touched."""
+    guest = Guest(world, HELLO + "highmem || exit 1\n", vcpus=2, memory=6144).create()
+    kib = int(guest.expect(r"^@@ memory (\d+)").group(1))
+    need(kib > 5.7 * 1024 * 1024, f"the guest sees {kib} KiB")
+    guest.finished()
+
+
+def ring_of(world, ring):
+    guest = Guest(world, "read x", ring=ring).create().booted()
+    return world.control(guest.domid, "info")["ring"]
+
+
+def test_kernel_in_ring_3(world):
+    seen = ring_of(world, 3)
+    need(seen == 3, f"the guest says ring {seen}")
+
+
+def test_kernel_in_ring_1(world):
+    seen = ring_of(world, 1)
+    need(seen == 1, f"the guest says ring {seen}")
+
+
+def test_time_keeps_up_with_the_host(world):
+    script = """
+echo "@@ wall $(date +%s)"
+for i in 1 2 3 4 5; do sleep 1; done
+echo "@@ uptime $(cut -d' ' -f1 /proc/uptime)"
+read x
+"""
+    guest = Guest(world, script, vcpus=2).create()
+    wall = int(guest.expect(r"^@@ wall (\d+)").group(1))
+    need(abs(wall - time.time()) < 5, f"the guest's date is {wall}, the host's {time.time()}")
+    up = float(guest.expect(r"^@@ uptime ([\d.]+)").group(1))
+    # uptime counts from a moment after the start of the guest, so it may only be behind
+    lived = world.control(guest.domid, "info")["uptime_ns"] / 1e9
+    need(lived - 4 < up < lived + 0.5, f"up for {up} s by the guest's clock, {lived} s by ours")
