@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "dev/xenbus.h"
 
 /* event channel ports of a guest, FIFO ABI */
@@ -209,6 +210,9 @@ static int vbd_connect(void *arg, struct err *e)
         }
     }
     v->agreed.connected = true;
+    log_info("%s: connected, queues %u, ring pages %u each, persistent grants %s, indirect "
+             "segments %u", v->vdev, v->agreed.nr_queues, v->agreed.nr_ring_pages,
+             v->agreed.persistent ? "yes" : "no", v->agreed.max_indirect_segments);
     return 0;
 }
 

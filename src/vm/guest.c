@@ -248,6 +248,7 @@ static int create_disks(struct vm_guest *g, struct err *e)
     g->grants_ready = true;
     for (unsigned i = 0; i < c->nr_disks && !rc; i++) {
         const struct vm_disk *d = &c->disks[i];
+        struct err why = { 0 };
 
         rc = xen_vbd_create(&(struct xen_vbd_params){
             .loop = g->p.loop, .xs = g->xs, .grants = &g->grants, .port_ops = &pv_links_ops,
@@ -259,10 +260,11 @@ static int create_disks(struct vm_guest *g, struct err *e)
             .cdrom = d->cdrom, .bootable = i == 0,
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,
-        }, &g->vbd[g->nr_vbds], e);
-        if (rc)
+        }, &g->vbd[g->nr_vbds], &why);
+        if (rc) {
+            err_set(e, -rc, "%s: %s", d->target[0] ? d->target : d->vdev, why.text);
             err_at(e, c->file, d->line, "disk");
-        else
+        } else
             g->nr_vbds++;
     }
     return rc;

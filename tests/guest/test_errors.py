@@ -62,7 +62,11 @@ def test_more_memory_than_there_can_be(world):
 
 def test_ramdisk_larger_than_memory(world):
     path = world.image("huge", 300)
-    refused(world, 3, path, config=Guest(world, ramdisk=str(path)).config)
+    refused(world, 3, "ramdisk", "MiB", config=Guest(world, ramdisk=str(path)).config)
+
+
+def test_less_memory_than_the_kernel_needs(world):
+    refused(world, 3, "the guest has 32", config=Guest(world, memory=32).config)
 
 
 def test_name_that_is_taken(world):
