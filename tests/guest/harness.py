@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What the guest tests are written with: one test's world, and its guests.
 
-Nothing here limits how fast a guest must be.  HANG_S only ends a test whose guest
-has fallen silent, long after anything that works would have answered.
+Nothing here limits how fast a guest must be.  HANG_S only ends a test whose guest has
+fallen silent, SPIN_S one whose guest talks on and never says what is waited for, both
+long after anything that works would have answered.
 """
 import json
 import os
@@ -15,7 +16,8 @@ import subprocess
 import tempfile
 import time
 
-HANG_S = float(os.environ.get("XENOLITH_TEST_HANG_S", "180"))
+HANG_S = float(os.environ.get("XENOLITH_TEST_HANG_S", "120"))
+SPIN_S = 3 * HANG_S
 POLL_S = 0.02
 MIB = 1 << 20
 
@@ -139,6 +141,14 @@ class World:
 
     # ---- the end ----
 
+    def keep_logs(self, folder):
+        """For a test that failed: what there is to read about it."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for path in [*self.log_dir.glob("*.log"), *self.tmp.glob("*.cfg"),
+                     *self.tmp.glob("*.script")]:
+            shutil.copy(path, folder)
+
     def close(self):
         """Ends what the test left running and removes its files.  Nothing may stay."""
         try:
@@ -197,21 +207,26 @@ class Guest:
     def expect(self, pattern):
         """The next match of pattern in what the guest has printed since the last one."""
         regexp = re.compile(pattern, re.M)
-        end = time.monotonic() + HANG_S
-        checked = time.monotonic()
+        begun = heard = checked = time.monotonic()
+        length = 0
         gone = False
         while True:
-            found = regexp.search(self.console(), self.seen)
+            console = self.console()
+            found = regexp.search(console, self.seen)
             if found:
                 self.seen = found.end()
                 return found
             if gone:
                 raise Failure(f"ended without '{pattern}'{self.last_words()}")
-            if time.monotonic() > end:
-                raise Failure(f"silent for {HANG_S:.0f} s, no '{pattern}'{self.last_words()}")
+            now = time.monotonic()
+            if len(console) > length:
+                length, heard = len(console), now
+            if now - heard > HANG_S or now - begun > SPIN_S:
+                raise Failure(f"silent for {now - heard:.0f} s, no '{pattern}' in "
+                              f"{now - begun:.0f} s{self.last_words()}")
             # not at every turn: it is a process each time
-            if time.monotonic() - checked > 1:
-                checked = time.monotonic()
+            if now - checked > 1:
+                checked = now
                 gone = not self.alive()
             time.sleep(POLL_S)
 
@@ -228,20 +243,13 @@ class Guest:
     def ended(self):
         wait_for(f"the end of {self.name}{self.last_words()}", lambda: not self.alive())
 
-    def tried(self, behaviours):
-        """(behaviour, None or an exception) for each, from the lines of `try`."""
-        status = self.expect(r"^@@ status (\d+)").group(1)
-        for b in behaviours:
-            line = re.search(rf"^@@ (ok|not ok|skip) {re.escape(b)}(?:: (.*))?$", self.console(),
-                             re.M)
-            if not line:
-                yield b, Failure(f"no result; the script ended with status {status}"
-                                 f"{self.last_words()}")
-            elif line.group(1) == "skip":
-                yield b, Skip(line.group(2))
-            else:
-                yield b, None if line.group(1) == "ok" else Failure(line.group(2))
-        self.ended()
+    def tried(self, behaviour):
+        """None or an exception: what the next line of `try` says, which is about this."""
+        verdict, said = self.expect(
+            rf"^@@ (ok|not ok|skip) {re.escape(behaviour)}(?:: (.*))?$").groups()
+        if verdict == "ok":
+            return None
+        return Skip(said) if verdict == "skip" else Failure(said)
 
     def finished(self):
         """The script has ended well, and the guest has powered off."""
