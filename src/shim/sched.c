@@ -242,6 +242,19 @@ static int64_t register_runstate(struct shim_vcpu *v, struct shim_vcpu *t, uint6
     return 0;
 }
 
+/* A copy of the vCPU's time record at an address of the guest's choosing, which
+ * Linux shows its vDSO.  The record never changes: see time.c. */
+static int64_t register_time(struct shim_vcpu *t, uint64_t arg_va)
+{
+    struct vcpu_register_time_memory_area op;
+    struct vcpu_info vi = { .time.version = 0 };
+
+    if (guest_read(&op, arg_va, sizeof(op)))
+        return -XEN_EFAULT;
+    time_publish(t->id, &vi);
+    return guest_write(op.addr.p, &vi.time, sizeof(vi.time));
+}
+
 static int64_t set_timer(struct shim_vcpu *v, struct shim_vcpu *t, uint64_t cmd, uint64_t arg_va)
 {
     struct vcpu_set_singleshot_timer single;
@@ -305,6 +318,8 @@ int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg
         return 0;
     case VCPUOP_register_vcpu_info:
         return register_vcpu_info(t, arg_va);
+    case VCPUOP_register_vcpu_time_memory_area:
+        return register_time(t, arg_va);
     case VCPUOP_send_nmi:
         t->nmi_pending = true;
         if (t != v)
