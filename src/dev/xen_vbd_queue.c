@@ -15,7 +15,9 @@
  * Whether sleeping was long cannot tell: that figure holds the exit and the
  * wake-up that polling would have saved.  sched_yield() every POLL_YIELD_NS lets
  * another thread have the processor, a virtual CPU of the guest not least; on a
- * processor nobody else wants it costs little.
+ * processor nobody else wants it costs little.  Time in which somebody else had
+ * it is not polling and does not count: a guest that fills its ring while this
+ * thread waits its turn is then met by one turn for all of it.
  *
  * Sleeping.  vbd_ring_arm() asks for a notification and looks at the ring once
  * more; then blk_queue_wait() sleeps for the port's kick_fd and for completions
@@ -127,12 +129,14 @@ static uint64_t poll_window(struct vbd_queue *q)
 /* True when there was work. */
 static bool queue_poll(struct vbd_queue *q)
 {
-    uint64_t window = poll_window(q), start, spent = 0, yielded = 0;
+    uint64_t window = poll_window(q), last, spent = 0, yielded = 0;
 
     if (!window)
         return false;
-    start = loop_now_ns();
+    last = loop_now_ns();
     while (spent < window && !load_relaxed(&q->stop)) {
+        uint64_t now;
+
         if (queue_turn(q)) {
             q->poll_window_ns = max_of(q->poll_window_ns, 2 * spent + POLL_MIN_NS);
             q->poll_window_ns = min_of(q->poll_window_ns, q->params.poll_max_ns);
@@ -145,7 +149,9 @@ static bool queue_poll(struct vbd_queue *q)
         } else {
             cpu_relax();
         }
-        spent = loop_now_ns() - start;
+        now = loop_now_ns();
+        spent += min_of(now - last, POLL_YIELD_NS);
+        last = now;
     }
     q->poll_window_ns = q->poll_window_ns / 2 < POLL_MIN_NS ? 0 : q->poll_window_ns / 2;
     count(&q->polls_missed);
