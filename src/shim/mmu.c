@@ -296,13 +296,30 @@ static bool user_bit_restored(uint64_t cr3, uint64_t va)
     return changed;
 }
 
+/* No table above the last entry for va keeps writes away. */
+static bool writable_above(uint64_t cr3, uint64_t va)
+{
+    uint64_t mfn = pte_frame(cr3);
+
+    for (unsigned l = 4; l > 1 && mmu_frame_ok(mfn); l--) {
+        uint64_t pte = load_relaxed((uint64_t *)shim_dm(mfn << PAGE_SHIFT) + va_index(va, l));
+
+        if (!(pte & PTE_WRITE))
+            return false;
+        mfn = pte_frame(pte);
+    }
+    return true;
+}
+
+/* Whoever says "try again" must have changed something, or be sure that the next try
+ * gets past: else the guest would fault for ever, and never hear of it. */
 bool mmu_fault_fixed(struct shim_vcpu *v, uint64_t va, uint64_t error)
 {
     uint64_t root = v->kernel_mode ? v->kernel_cr3 : v->user_cr3;
     unsigned level;
     uint64_t *e, pte;
 
-    if (!(error & PF_PRESENT) || !guest_range_ok(va, 1))
+    if (!(error & PF_PRESENT) || (error & PF_RESERVED) || !guest_range_ok(va, 1))
         return false;
     if (shim_flag(SHIM_FLAG_USER_BIT) && user_bit_restored(root, va)) {
         v->status->traps[SHIM_TRAP_PTE_USER]++;
@@ -313,7 +330,7 @@ bool mmu_fault_fixed(struct shim_vcpu *v, uint64_t va, uint64_t error)
     if (!v->kernel_mode || !(error & PF_WRITE) || va < HYPERVISOR_VIRT_END)
         return false;
     e = mmu_walk(v->kernel_cr3, va, &level);
-    if (!e || level != 1)
+    if (!e || level != 1 || !writable_above(v->kernel_cr3, va))
         return false;
     pte = load_relaxed(e);
     if (!(pte & PTE_PRESENT) || !mmu_frame_ok(pte_frame(pte)))

@@ -17,6 +17,7 @@
 
 #define PF_PRESENT   1u
 #define PF_WRITE     2u
+#define PF_RESERVED  8u
 
 /* "more batches follow": Xen's MMU_UPDATE_PREEMPTED, which a guest passes back
  * only when it was given it */
