@@ -7,6 +7,8 @@
 #include <xen/nmi.h>
 #include <xen/physdev.h>
 
+/* Arguments are whole registers; one that Xen declares as int, unsigned or uint32_t
+ * is the lower half of its own, whatever is in the upper (the casts below). */
 typedef int64_t (*hypercall_fn)(struct shim_vcpu *v, const uint64_t *a);
 
 static int64_t set_trap_table(struct shim_vcpu *v, const uint64_t *a)
@@ -31,12 +33,12 @@ static int64_t set_trap_table(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t hc_mmu_update(struct shim_vcpu *v, const uint64_t *a)
 {
-    return mmu_update(a[0], a[1], a[2], a[3]);
+    return mmu_update(a[0], (uint32_t)a[1], a[2], (uint32_t)a[3]);
 }
 
 static int64_t hc_set_gdt(struct shim_vcpu *v, const uint64_t *a)
 {
-    return descriptor_set_gdt(v, a[0], a[1]);
+    return descriptor_set_gdt(v, a[0], (uint32_t)a[1]);
 }
 
 static int64_t stack_switch(struct shim_vcpu *v, const uint64_t *a)
@@ -80,7 +82,7 @@ static int64_t callback_op(struct shim_vcpu *v, const uint64_t *a)
     struct callback_unregister unreg;
     enum shim_callback which;
 
-    switch (a[0]) {
+    switch ((uint32_t)a[0]) {
     case CALLBACKOP_register:
         if (guest_read(&reg, a[1], sizeof(reg)))
             return -XEN_EFAULT;
@@ -103,8 +105,8 @@ static int64_t callback_op(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t fpu_taskswitch(struct shim_vcpu *v, const uint64_t *a)
 {
-    v->cr0_ts = a[0] != 0;
-    if (a[0])
+    v->cr0_ts = (uint32_t)a[0] != 0;
+    if (v->cr0_ts)
         write_cr0(read_cr0() | CR0_TS);
     else
         cpu_clts();
@@ -113,12 +115,14 @@ static int64_t fpu_taskswitch(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t set_debugreg(struct shim_vcpu *v, const uint64_t *a)
 {
-    return emulate_debugreg_set(v, a[0], a[1]);
+    return emulate_debugreg_set(v, (uint32_t)a[0], a[1]);
 }
 
 static int64_t get_debugreg(struct shim_vcpu *v, const uint64_t *a)
 {
-    return a[0] < 4 || a[0] == 6 || a[0] == 7 ? (int64_t)v->debugreg[a[0]] : -XEN_EINVAL;
+    uint32_t n = (uint32_t)a[0];
+
+    return n < 4 || n == 6 || n == 7 ? (int64_t)v->debugreg[n] : -XEN_EINVAL;
 }
 
 static int64_t update_descriptor(struct shim_vcpu *v, const uint64_t *a)
@@ -143,17 +147,17 @@ static int64_t set_timer_op(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t hc_xen_version(struct shim_vcpu *v, const uint64_t *a)
 {
-    return xen_version(a[0], a[1]);
+    return xen_version((uint32_t)a[0], a[1]);
 }
 
 static int64_t hc_console_io(struct shim_vcpu *v, const uint64_t *a)
 {
-    return console_io(v, a[0], a[1], a[2]);
+    return console_io(v, (uint32_t)a[0], (uint32_t)a[1], a[2]);
 }
 
 static int64_t hc_grant_table_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    return grant_table_op(a[0], a[1], a[2]);
+    return grant_table_op((uint32_t)a[0], a[1], (uint32_t)a[2]);
 }
 
 static int64_t vm_assist(struct shim_vcpu *v, const uint64_t *a)
@@ -178,7 +182,7 @@ static int64_t vm_assist(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t hc_vcpu_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    return vcpu_op(v, a[0], a[1], a[2]);
+    return vcpu_op(v, (uint32_t)a[0], (uint32_t)a[1], a[2]);
 }
 
 static int64_t set_segment_base(struct shim_vcpu *v, const uint64_t *a)
@@ -188,34 +192,36 @@ static int64_t set_segment_base(struct shim_vcpu *v, const uint64_t *a)
         [SEGBASE_GS_KERNEL] = MSR_GS_BASE,
     };
 
-    if (a[0] == SEGBASE_GS_USER_SEL)
+    uint32_t which = (uint32_t)a[0];
+
+    if (which == SEGBASE_GS_USER_SEL)
         return load_gs_raw((uint16_t)a[1]) ? -XEN_EINVAL : 0;
-    if (a[0] >= array_size(msr) || !va_canonical(a[1]))
+    if (which >= array_size(msr) || !va_canonical(a[1]))
         return -XEN_EINVAL;
-    wrmsr(msr[a[0]], a[1]);
+    wrmsr(msr[which], a[1]);
     return 0;
 }
 
 static int64_t hc_mmuext_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    return mmuext_op(v, a[0], a[1], a[2], a[3]);
+    return mmuext_op(v, a[0], (uint32_t)a[1], a[2], (uint32_t)a[3]);
 }
 
 static int64_t hc_sched_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    return sched_op(v, a[0], a[1]);
+    return sched_op(v, (uint32_t)a[0], a[1]);
 }
 
 static int64_t hc_event_channel_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    return event_channel_op(v, a[0], a[1]);
+    return event_channel_op(v, (uint32_t)a[0], a[1]);
 }
 
 static int64_t nmi_op(struct shim_vcpu *v, const uint64_t *a)
 {
     struct xennmi_callback cb;
 
-    switch (a[0]) {
+    switch ((uint32_t)a[0]) {
     case XENNMI_register_callback:
         if (guest_read(&cb, a[1], sizeof(cb)))
             return -XEN_EFAULT;
@@ -231,7 +237,7 @@ static int64_t physdev_op(struct shim_vcpu *v, const uint64_t *a)
 {
     struct physdev_set_iopl iopl;
 
-    switch (a[0]) {
+    switch ((uint32_t)a[0]) {
     case PHYSDEVOP_set_iopl:
         if (guest_read(&iopl, a[1], sizeof(iopl)))
             return -XEN_EFAULT;
@@ -304,7 +310,7 @@ static int64_t call(struct shim_vcpu *v, uint64_t nr, const uint64_t *a)
  * multicall nor an iret may stand in one. */
 static int64_t multicall(struct shim_vcpu *v, const uint64_t *a)
 {
-    for (uint64_t i = 0; i < a[1]; i++) {
+    for (uint64_t i = 0; i < (uint32_t)a[1]; i++) {
         uint64_t va = a[0] + i * sizeof(struct multicall_entry);
         struct multicall_entry e;
         int64_t result;
@@ -322,7 +328,7 @@ static int64_t multicall(struct shim_vcpu *v, const uint64_t *a)
 void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r)
 {
     const uint64_t args[6] = { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 };
-    uint64_t nr = (uint32_t)r->rax;
+    uint64_t nr = r->rax;
 
     if (nr == __HYPERVISOR_iret) {
         v->status->hypercalls[nr]++;
