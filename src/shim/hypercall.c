@@ -194,8 +194,10 @@ static int64_t set_segment_base(struct shim_vcpu *v, const uint64_t *a)
 
     uint32_t which = (uint32_t)a[0];
 
-    if (which == SEGBASE_GS_USER_SEL)
-        return load_gs_raw((uint16_t)a[1]) ? -XEN_EINVAL : 0;
+    if (which == SEGBASE_GS_USER_SEL) {
+        load_gs_raw((uint16_t)a[1]);        /* a bad one is the null selector, says Xen */
+        return 0;
+    }
     if (which >= array_size(msr) || !va_canonical(a[1]))
         return -XEN_EINVAL;
     wrmsr(msr[which], a[1]);

@@ -186,6 +186,7 @@ static int64_t update_one(const struct mmu_update *u)
 
     switch (u->ptr & 3) {
     case MMU_NORMAL_PT_UPDATE:
+    case MMU_PT_UPDATE_NO_TRANSLATE:
         return entry_write(maddr & ~(uint64_t)7, u->val, false);
     case MMU_PT_UPDATE_PRESERVE_AD:
         return entry_write(maddr & ~(uint64_t)7, u->val, true);
@@ -195,13 +196,12 @@ static int64_t update_one(const struct mmu_update *u)
         store_relaxed(&shim_domain.m2p[(maddr >> PAGE_SHIFT) - shim_domain.boot->first_mfn],
                       u->val);
         return 0;
-    default:
-        return -XEN_ENOSYS;
     }
+    return -XEN_ENOSYS;
 }
 
 /* HYPERVISOR_mmu_update (public/xen.h); domid's upper half names a foreign page
- * table owner, which an unprivileged domain has none of. */
+ * table owner: there is no other domain, and one's own goes by DOMID_SELF alone. */
 int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t domid)
 {
     struct mmu_update batch[UPDATE_BATCH];
@@ -209,8 +209,8 @@ int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t d
     uint32_t done = 0;
     int64_t rc = 0;
 
-    if (domid != DOMID_SELF && domid != shim_domain.boot->domid)
-        return -XEN_EPERM;
+    if (domid != DOMID_SELF)
+        return -XEN_ESRCH;
     if ((count & MMU_UPDATE_PREEMPTED) && done_va && guest_read(&done, done_va, sizeof(done)))
         return -XEN_EFAULT;
     for (uint64_t i = 0; i < n && !rc; ) {
@@ -235,13 +235,11 @@ static int64_t flush_by_flags(struct shim_vcpu *v, uint64_t va, uint64_t flags)
     uint64_t mask = 0, mask_va = flags & ~(uint64_t)UVMF_FLUSHTYPE_MASK;
 
     switch (flags & UVMF_FLUSHTYPE_MASK) {
-    case UVMF_NONE:
-        return 0;
     case UVMF_TLB_FLUSH:
     case UVMF_INVLPG:
         break;
     default:
-        return -XEN_EINVAL;
+        return 0;
     }
     if (mask_va == UVMF_ALL)
         mask = ~(uint64_t)0;

@@ -64,7 +64,7 @@ static int64_t flush_multi(struct shim_vcpu *v, const struct mmuext_op *op, bool
     uint64_t mask = ~(uint64_t)0;
 
     if (!all && guest_read(&mask, (uint64_t)op->arg2.vcpumask.p, sizeof(mask)))
-        return -XEN_EFAULT;
+        return -XEN_EINVAL;
     if (mask >> v->id & 1) {
         if (page)
             tlb_flush_page_local(op->arg1.linear_addr);
@@ -119,9 +119,10 @@ static int64_t one(struct shim_vcpu *v, const struct mmuext_op *op)
     case MMUEXT_TLB_FLUSH_ALL:
     case MMUEXT_INVLPG_ALL:
         return flush_multi(v, op, true, op->cmd == MMUEXT_INVLPG_ALL);
-    case MMUEXT_FLUSH_CACHE:
+    case MMUEXT_FLUSH_CACHE:            /* as for any guest without a real device */
+        return -XEN_EACCES;
     case MMUEXT_FLUSH_CACHE_GLOBAL:
-        return 0;       /* memory is coherent: no device of the guest is real */
+        return -XEN_EINVAL;
     case MMUEXT_SET_LDT:
         return descriptor_set_ldt(v, op->arg1.linear_addr, op->arg2.nr_ents);
     case MMUEXT_CLEAR_PAGE:
@@ -142,8 +143,8 @@ int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t
     uint32_t done = 0;
     int64_t rc = 0;
 
-    if (domid != DOMID_SELF && domid != shim_domain.boot->domid)
-        return -XEN_EPERM;
+    if (domid != DOMID_SELF)
+        return -XEN_ESRCH;
     if ((count & MMU_UPDATE_PREEMPTED) && done_va && guest_read(&done, done_va, sizeof(done)))
         return -XEN_EFAULT;
     for (uint64_t i = 0; i < n; i++) {
