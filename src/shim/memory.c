@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* HYPERVISOR_memory_op (public/memory.h) for a PV guest.
  *
- * Frames the guest gives back are marked free and reported to the process, which
- * returns the memory to the host; a frame handed out again reads as zero.  The
+ * Frames the guest gives back are reported to the process, which returns the memory
+ * to the host, and are free only when it has: a frame handed out earlier would
+ * lose what its new owner wrote.  A frame handed out again reads as zero.  The
  * guest's P2M is its own business, the M2P is kept here. */
 #include "shim/cpu.h"
 #include "shim/mmu.h"
@@ -120,6 +121,10 @@ static void release_flush(struct release *r)
 {
     if (r->nr)
         io_out32(SHIM_IO_RELEASE, r->nr);
+    spin_lock(&shim_domain.memory_lock);
+    for (unsigned i = 0; i < r->nr; i++)
+        shim_domain.frame_info[r->frames[i]] = FRAME_FREE;
+    spin_unlock(&shim_domain.memory_lock);
     r->nr = 0;
 }
 
@@ -138,9 +143,9 @@ static int64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation
         first = mfn - shim_domain.boot->first_mfn;
         spin_lock(&shim_domain.memory_lock);
         for (k = 0; k < n; k++)
-            ok = ok && !(shim_domain.frame_info[first + k] & FRAME_FREE);
+            ok = ok && !(shim_domain.frame_info[first + k] & (FRAME_FREE | FRAME_LEAVING));
         for (k = 0; ok && k < n; k++) {
-            shim_domain.frame_info[first + k] = FRAME_FREE;
+            shim_domain.frame_info[first + k] = FRAME_LEAVING;
             store_relaxed(m2p(first + k), M2P_INVALID);
         }
         if (ok)

@@ -132,7 +132,8 @@ struct shim_domain {
 /* What the shim knows of a frame of RAM. */
 #define FRAME_LEVEL_MASK 0x07   /* page table of this level, 0: none */
 #define FRAME_PINNED     0x08   /* by MMUEXT_PIN_*, and not only reached from one */
-#define FRAME_FREE       0x80   /* the guest gave it back */
+#define FRAME_LEAVING    0x40   /* the guest gave it back; the host may yet clear it */
+#define FRAME_FREE       0x80   /* the host has it back */
 
 extern struct shim_domain shim_domain;
 extern uint8_t vcpu_areas[];
