@@ -62,21 +62,43 @@ static uint64_t *gpr(struct shim_regs *r, unsigned n)
     return map[n & 15];
 }
 
+#define DR6_ONES       0xffff0ff0u
+#define DR6_ZEROS      0x00001000u
+#define DR7_ONES       0x00000400u
+#define DR7_ZEROS      0x0000d800u
+#define DR7_GD         0x00002000u
+#define DR7_ENABLES    0x000000ffu
+#define DR7_KIND_SHIFT 16               /* of the first register; 4 bits each */
+#define DR7_KIND_IO    2u
+
+/* I/O breakpoints need CR4.DE, which the guest is not shown. */
+static bool dr7_permitted(uint64_t value)
+{
+    if (value & DR7_GD)
+        return false;
+    for (unsigned i = 0; (value & DR7_ENABLES) && i < 4; i++)
+        if ((value >> (DR7_KIND_SHIFT + 4 * i) & 3) == DR7_KIND_IO)
+            return false;
+    return true;
+}
+
+/* n is judged and DR4 and DR5 are aliases, as without CR4.DE. */
 int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value)
 {
-    switch (n) {
-    case 0 ... 3:
-        if (!guest_range_ok(value, 8))
-            return -XEN_EPERM;
-        break;
-    case 6:
-        value = (value & 0xe00f) | 0xffff0ff0;
-        break;
-    case 7:
-        value = (value & 0xffff0fff & ~(uint64_t)0xd000) | 0x400;
-        break;
-    default:
+    if (n > 7)
+        return -XEN_ENODEV;
+    if (n == 4 || n == 5)
+        n += 2;
+    if (n < 4 && !guest_range_ok(value, 8))
+        return -XEN_EPERM;
+    if (n >= 6 && value != (uint32_t)value)
         return -XEN_EINVAL;
+    if (n == 6)
+        value = (value & ~(uint64_t)DR6_ZEROS) | DR6_ONES;
+    if (n == 7) {
+        value = (value & ~(uint64_t)DR7_ZEROS) | DR7_ONES;
+        if (!dr7_permitted(value))
+            return -XEN_EPERM;
     }
     v->debugreg[n] = value;
     switch (n) {
@@ -96,9 +118,16 @@ int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value)
         __asm__ volatile("mov %0, %%dr7" : : "r"(value));
         break;
     default:
-        break;
+        break;          /* DR6 says what happened: see debug_trap() */
     }
     return 0;
+}
+
+int64_t emulate_debugreg_get(const struct shim_vcpu *v, uint64_t n)
+{
+    if (n > 7)
+        return -XEN_ENODEV;
+    return (int64_t)v->debugreg[n == 4 || n == 5 ? n + 2 : n];
 }
 
 static bool msr_read(struct shim_vcpu *v, uint32_t msr, uint64_t *value)
@@ -245,9 +274,9 @@ static bool two_byte(struct shim_vcpu *v, struct shim_regs *r, struct insn *in)
             return cr_write(v, n, *reg);
         if (op == 0x23)
             return !emulate_debugreg_set(v, n, *reg);
-        if (n > 7 || n == 4 || n == 5)
+        if (n > 7)
             return false;
-        *reg = v->debugreg[n];
+        *reg = (uint64_t)emulate_debugreg_get(v, n);
         return true;
     }
     default:

@@ -120,9 +120,7 @@ static int64_t set_debugreg(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t get_debugreg(struct shim_vcpu *v, const uint64_t *a)
 {
-    uint32_t n = (uint32_t)a[0];
-
-    return n < 4 || n == 6 || n == 7 ? (int64_t)v->debugreg[n] : -XEN_EINVAL;
+    return emulate_debugreg_get(v, (uint32_t)a[0]);
 }
 
 static int64_t update_descriptor(struct shim_vcpu *v, const uint64_t *a)

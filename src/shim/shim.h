@@ -223,6 +223,7 @@ int descriptor_update(uint64_t maddr, uint64_t value);
 bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r);
 bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r);
 int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value);
+int64_t emulate_debugreg_get(const struct shim_vcpu *v, uint64_t n);
 void emulate_cpuid(uint32_t *eax, uint32_t *ebx, uint32_t *ecx, uint32_t *edx);
 
 /* event.c */
