@@ -15,6 +15,7 @@
 #define VECTOR_FIRST_EXTERNAL 32
 #define VECTOR_INT80       0x80
 
+#define SYSCALL_BYTES 2u
 #define ERROR_IDT   2u      /* of #GP: the selector is an IDT entry */
 #define PF_USER     4u
 
@@ -230,12 +231,14 @@ int shim_syscall(struct shim_regs *r)
                                    SHIM_CALLBACK_SYSCALL64;
 
         v->status->traps[SHIM_TRAP_SYSCALL]++;
-        if (!v->callback[which].address && which == SHIM_CALLBACK_SYSENTER)
-            shim_bounce_trap(v, r, VECTOR_PROTECTION, true, 0);
-        else if (!v->callback[which].address)
-            shim_bounce_trap(v, r, VECTOR_UNDEFINED, false, 0);
-        else
+        if (v->callback[which].address) {
             shim_bounce_callback(v, r, which);
+        } else if (which == SHIM_CALLBACK_SYSENTER) {
+            shim_bounce_trap(v, r, VECTOR_PROTECTION, true, 0);
+        } else {
+            r->rip -= SYSCALL_BYTES;    /* a fault of the instruction, not after it */
+            shim_bounce_trap(v, r, VECTOR_UNDEFINED, false, 0);
+        }
     }
     shim_deliver(v, r);
     return sysret_will_do(r);
