@@ -79,6 +79,8 @@ sysenter_entry:
     pushq $0
     pushfq
     orq $0x200, (%rsp)
+    pushq $2                    /* NT would make the next IRET fault */
+    popfq
     pushq $3
     pushq $0
     pushq $0

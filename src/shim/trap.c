@@ -69,7 +69,9 @@ static void trap_in_shim(struct shim_vcpu *v, struct shim_regs *r)
         return;
     }
     if (vector == VECTOR_DEBUG) {
-        /* a breakpoint of the guest on data that the shim touched for it */
+        /* a breakpoint of the guest on data that the shim touched for it, or the
+         * step that SYSENTER took with it into ring 0 */
+        r->rflags &= ~(uint64_t)RFLAGS_TF;
         __asm__ volatile("mov %0, %%dr6" : : "r"((uint64_t)0xffff0ff0));
         return;
     }
@@ -101,7 +103,8 @@ static void page_fault(struct shim_vcpu *v, struct shim_regs *r)
     if (unlikely(page_fault_is_syscall(v, r, va))) {
         r->vector = VECTOR_SYSCALL64;
         r->rip = r->rcx;
-        r->rflags = r->r11;
+        /* no SYSCALL may have been there, but a jump with anything in r11 */
+        r->rflags = (r->r11 & ~(uint64_t)(RFLAGS_IOPL | RFLAGS_VM | RFLAGS_NT)) | RFLAGS_IF;
         r->cs = SEL_FLAT_CODE64;
         r->ss = SEL_FLAT_DATA;
         shim_syscall(r);
@@ -198,11 +201,12 @@ void shim_trap(struct shim_regs *r)
 }
 
 /* SYSRET restores less than IRET: only where that is all there is to restore, and
- * never to an address that would fault in ring 0. */
+ * never to an address that would fault in ring 0.  With TF it would trap before the
+ * next instruction, and whoever steps would never get past it. */
 static bool sysret_will_do(struct shim_regs *r)
 {
     if (r->vector < VECTOR_SYSCALL64 || r->cs != SEL_FLAT_CODE64 || r->ss != SEL_FLAT_DATA ||
-        (r->rflags & RFLAGS_RF) || !va_canonical(r->rip))
+        (r->rflags & (RFLAGS_RF | RFLAGS_TF)) || !va_canonical(r->rip))
         return false;
     r->rcx = r->rip;
     r->r11 = r->rflags;
