@@ -51,6 +51,12 @@ static uint64_t shown_ss(const struct shim_vcpu *v, const struct shim_regs *r)
     return ss == SEL_RING1_DATA ? SEL_FLAT_DATA : ss | 3;
 }
 
+/* The guest wants its I/O privilege level in its flags (VMASST_TYPE_architectural_iopl). */
+static bool iopl_architectural(void)
+{
+    return load_relaxed(&shim_domain.vm_assist) >> VMASST_TYPE_architectural_iopl & 1;
+}
+
 static void bounce(struct shim_vcpu *v, struct shim_regs *r, uint64_t handler, bool mask_events,
                    const uint64_t *error, bool failsafe)
 {
@@ -85,7 +91,8 @@ static void bounce(struct shim_vcpu *v, struct shim_regs *r, uint64_t handler, b
         frame[n++] = *error;
     frame[n++] = r->rip;
     frame[n++] = cs | (uint64_t)(masked != 0) << 32;
-    frame[n++] = (r->rflags & ~(uint64_t)(RFLAGS_IF | RFLAGS_IOPL)) | (masked ? 0 : RFLAGS_IF);
+    frame[n++] = (r->rflags & ~(uint64_t)(RFLAGS_IF | RFLAGS_IOPL)) | (masked ? 0 : RFLAGS_IF) |
+                 (iopl_architectural() ? (uint64_t)v->iopl << RFLAGS_IOPL_SHIFT : 0);
     frame[n++] = r->rsp;
     frame[n++] = ss;
 
@@ -149,6 +156,8 @@ void shim_iret(struct shim_vcpu *v, struct shim_regs *r)
     r->rip = c.rip;
     r->rsp = c.rsp;
     r->rax = c.rax;
+    if (iopl_architectural())
+        v->iopl = c.rflags >> RFLAGS_IOPL_SHIFT & 3;
     r->rflags = (c.rflags & ~(uint64_t)(RFLAGS_IOPL | RFLAGS_VM)) | RFLAGS_IF | 2;
     if ((c.cs & 3) == 3) {
         if (shim_flag(SHIM_FLAG_TWO_ROOTS) && !v->user_cr3)

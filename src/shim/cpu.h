@@ -30,6 +30,7 @@
 #define RFLAGS_IF   0x000200u
 #define RFLAGS_DF   0x000400u
 #define RFLAGS_IOPL 0x003000u
+#define RFLAGS_IOPL_SHIFT 12
 #define RFLAGS_NT   0x004000u
 #define RFLAGS_RF   0x010000u
 #define RFLAGS_VM   0x020000u

@@ -298,13 +298,22 @@ static void port_read(struct shim_regs *r, uint16_t port, unsigned bytes)
         r->rax = (uint32_t)value;
 }
 
+/* Without the architectural_iopl assist the kernel counts as ring 1, as it did in
+ * 32 bits. */
+static bool iopl_suffices(const struct shim_vcpu *v)
+{
+    bool architectural = shim_domain.vm_assist >> VMASST_TYPE_architectural_iopl & 1;
+
+    return v->iopl >= (!v->kernel_mode ? 3 : architectural ? 0 : 1);
+}
+
 /* IN and OUT, allowed by the I/O privilege level the guest asked for. */
 static bool port_io(struct shim_vcpu *v, struct shim_regs *r, struct insn *in, uint8_t op)
 {
     unsigned bytes = op & 1 ? (in->operand16 ? 2 : 4) : 1;
     uint16_t port;
 
-    if (v->kernel_mode ? v->iopl < 1 : v->iopl < 3)
+    if (!iopl_suffices(v))
         return false;
     port = op & 8 ? (uint16_t)r->rdx : next(in);
     if (!(op & 2))
@@ -328,7 +337,7 @@ bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r)
         break;
     case 0xfa:      /* cli, sti: events are masked in vcpu_info, not here */
     case 0xfb:
-        ok = v->kernel_mode ? v->iopl >= 1 : v->iopl >= 3;
+        ok = iopl_suffices(v);
         break;
     case 0x0f:
         ok = v->kernel_mode && two_byte(v, r, &in);

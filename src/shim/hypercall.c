@@ -91,7 +91,8 @@ static int64_t callback_op(struct shim_vcpu *v, const uint64_t *a)
             return -XEN_ENOSYS;
         which = which_of[reg.type];
         return callback_set(v, which, reg.address,
-                            which == SHIM_CALLBACK_EVENT || (reg.flags & CALLBACKF_mask_events));
+                            which == SHIM_CALLBACK_EVENT || which == SHIM_CALLBACK_NMI ||
+                            (reg.flags & CALLBACKF_mask_events));
     case CALLBACKOP_unregister:
         if (guest_read(&unreg, a[1], sizeof(unreg)))
             return -XEN_EFAULT;
@@ -160,18 +161,23 @@ static int64_t hc_grant_table_op(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t vm_assist(struct shim_vcpu *v, const uint64_t *a)
 {
-    uint32_t known = 1u << VMASST_TYPE_writable_pagetables |
-                     1u << VMASST_TYPE_architectural_iopl |
-                     1u << VMASST_TYPE_runstate_update_flag;
+    /* 4gb_segments*: nothing to do in 64 bits; m2p_strict: as it always is */
+    const uint64_t known = (uint64_t)1 << VMASST_TYPE_4gb_segments |
+                           (uint64_t)1 << VMASST_TYPE_4gb_segments_notify |
+                           (uint64_t)1 << VMASST_TYPE_writable_pagetables |
+                           (uint64_t)1 << VMASST_TYPE_architectural_iopl |
+                           (uint64_t)1 << VMASST_TYPE_runstate_update_flag |
+                           (uint64_t)1 << VMASST_TYPE_m2p_strict;
+    uint32_t type = (uint32_t)a[1];
 
-    if (a[1] > 31 || !(known >> a[1] & 1))
+    if (type > 63 || !(known >> type & 1))
         return -XEN_EINVAL;
-    switch (a[0]) {
+    switch ((uint32_t)a[0]) {
     case VMASST_CMD_enable:
-        fetch_or(&shim_domain.vm_assist, 1u << a[1]);
+        fetch_or(&shim_domain.vm_assist, (uint64_t)1 << type);
         return 0;
     case VMASST_CMD_disable:
-        fetch_and(&shim_domain.vm_assist, ~(1u << a[1]));
+        fetch_and(&shim_domain.vm_assist, ~((uint64_t)1 << type));
         return 0;
     default:
         return -XEN_ENOSYS;

@@ -13,7 +13,7 @@ void sched_runstate_publish(struct shim_vcpu *v)
 
     if (!v->runstate_va)
         return;
-    if (shim_domain.vm_assist & (1u << VMASST_TYPE_runstate_update_flag)) {
+    if (shim_domain.vm_assist >> VMASST_TYPE_runstate_update_flag & 1) {
         copy.state_entry_time |= XEN_RUNSTATE_UPDATE;
         guest_write(entry_va, &copy.state_entry_time, sizeof(copy.state_entry_time));
         barrier_full();
@@ -163,7 +163,7 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
         .rax = u->rax, .rcx = u->rcx, .rdx = u->rdx, .rsi = u->rsi, .rdi = u->rdi,
         .rip = u->rip, .rflags = u->rflags, .rsp = u->rsp, .cs = u->cs, .ss = u->ss,
     };
-    t->iopl = (u->rflags & RFLAGS_IOPL) / (RFLAGS_IOPL & -RFLAGS_IOPL);
+    t->iopl = u->rflags >> RFLAGS_IOPL_SHIFT & 3;
     t->fs_base = c.fs_base;
     t->gs_base_kernel = c.gs_base_kernel;
     t->gs_base_user = c.gs_base_user;

@@ -122,7 +122,7 @@ struct shim_domain {
     struct spinlock heap_lock;
     struct spinlock memory_lock;    /* populate and release of frames */
     uint64_t memory_cursor;
-    uint32_t vm_assist;
+    uint64_t vm_assist;         /* bit per VMASST_TYPE_* */
     uint64_t link_vcpu_mask[SHIM_VCPUS_MAX][XEN_HOSTLINK_MAX / 64]; /* links a vCPU serves */
     struct evtchn_domain evtchn;
     struct gnttab gnttab;
