@@ -14,8 +14,6 @@
 #define DESC_SEGMENT   ((uint64_t)1 << 44)      /* S: code or data */
 #define DESC_PER_PAGE  (PAGE_SIZE / sizeof(uint64_t))
 
-#define GDT_GUEST_ENTRIES 7168                  /* FIRST_RESERVED_GDT_ENTRY */
-
 /* flat descriptors: base 0, limit 4 GiB */
 #define DESC_CODE64(dpl) (0x00af9b000000ffffull | (uint64_t)(dpl) << DESC_DPL_SHIFT)
 #define DESC_CODE32(dpl) (0x00cf9b000000ffffull | (uint64_t)(dpl) << DESC_DPL_SHIFT)
@@ -98,18 +96,24 @@ int descriptor_set_gdt(struct shim_vcpu *v, uint64_t frames_va, uint64_t entries
     return descriptor_set_gdt_frames(v, mfns, (unsigned)entries);
 }
 
+bool descriptor_ldt_ok(uint64_t base, uint64_t entries)
+{
+    return entries <= SHIM_LDT_ENTRIES && !(base & PAGE_MASK) &&
+           guest_range_ok(base, max_of(entries, (uint64_t)1) * 8);
+}
+
 /* MMUEXT_SET_LDT.  Pages of it that are not mapped hold no descriptors. */
 int descriptor_set_ldt(struct shim_vcpu *v, uint64_t base, uint64_t entries)
 {
+    if (!descriptor_ldt_ok(base, entries))
+        return -XEN_EINVAL;
     if (!entries) {
         v->ldt_entries = 0;
         __asm__ volatile("lldt %0" : : "r"((uint16_t)0));
         return 0;
     }
-    if (entries > SHIM_LDT_ENTRIES || (base & PAGE_MASK) || !guest_range_ok(base, entries * 8))
-        return -XEN_EINVAL;
-    if (v->ldt_base == base && v->ldt_entries == entries)
-        __asm__ volatile("lldt %0" : : "r"((uint16_t)0));
+    /* nothing is loaded from the copy while it is made */
+    __asm__ volatile("lldt %0" : : "r"((uint16_t)0));
     for (unsigned page = 0; page * DESC_PER_PAGE < entries; page++) {
         unsigned first = page * (unsigned)DESC_PER_PAGE;
         unsigned n = (unsigned)min_of(entries - first, (uint64_t)DESC_PER_PAGE), level;

@@ -123,6 +123,16 @@ int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value)
     return 0;
 }
 
+/* Loads what VCPUOP_initialise asked for; what Xen would refuse is left at rest. */
+void emulate_debugregs_start(struct shim_vcpu *v)
+{
+    static const uint64_t rest[8] = { [6] = DR6_ONES, [7] = DR7_ONES };
+
+    for (unsigned n = 0; n < 8; n++)
+        if (n != 4 && n != 5 && emulate_debugreg_set(v, n, v->debugreg[n]))
+            emulate_debugreg_set(v, n, rest[n]);
+}
+
 int64_t emulate_debugreg_get(const struct shim_vcpu *v, uint64_t n)
 {
     if (n > 7)

@@ -127,6 +127,25 @@ int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
     }
 }
 
+/* What a new vCPU would be loaded with can be. */
+static bool context_ok(const struct vcpu_guest_context *c)
+{
+    const uint64_t address[] = {
+        c->user_regs.rip, c->event_callback_eip, c->failsafe_callback_eip,
+        c->syscall_callback_eip, c->fs_base, c->gs_base_kernel, c->gs_base_user,
+    };
+
+    for (unsigned i = 0; i < array_size(address); i++)
+        if (!va_canonical(address[i]))
+            return false;
+    for (unsigned i = 0; i < array_size(c->trap_ctxt); i++)
+        if (!va_canonical(c->trap_ctxt[i].address))
+            return false;
+    return mmu_frame_ok(c->ctrlreg[3] >> PAGE_SHIFT) &&
+           (!c->ctrlreg[1] || mmu_frame_ok(c->ctrlreg[1] >> PAGE_SHIFT)) &&
+           c->gdt_ents <= GDT_GUEST_ENTRIES && descriptor_ldt_ok(c->ldt_base, c->ldt_ents);
+}
+
 static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
 {
     struct vcpu_guest_context c;        /* some 5 KiB: fits the stack, see layout.h */
@@ -137,13 +156,15 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
         return -XEN_EFAULT;
     if (t->initialised || load_acquire(&t->up))
         return -XEN_EEXIST;
-    if (!mmu_frame_ok(c.ctrlreg[3] >> PAGE_SHIFT) || c.gdt_ents > 7168 ||
-        (c.ctrlreg[1] && !mmu_frame_ok(c.ctrlreg[1] >> PAGE_SHIFT)))
+    if (!context_ok(&c))
         return -XEN_EINVAL;
     rc = descriptor_set_gdt_frames(t, c.gdt_frames, (unsigned)c.gdt_ents);
     if (rc)
         return rc;
     mmu_root_prepare(c.ctrlreg[3] >> PAGE_SHIFT, false);
+    if (c.ctrlreg[1] && shim_flag(SHIM_FLAG_TWO_ROOTS))
+        mmu_root_prepare(c.ctrlreg[1] >> PAGE_SHIFT,
+                         c.ctrlreg[1] >> PAGE_SHIFT != c.ctrlreg[3] >> PAGE_SHIFT);
     t->kernel_cr3 = c.ctrlreg[3] & ~PAGE_MASK;
     t->user_cr3 = c.ctrlreg[1] & ~PAGE_MASK;
     t->kernel_sp = c.kernel_sp;
@@ -169,6 +190,8 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
     t->gs_base_user = c.gs_base_user;
     for (unsigned i = 0; i < 8; i++)
         t->debugreg[i] = c.debugreg[i];
+    t->ldt_base = c.ldt_base;
+    t->ldt_entries = (unsigned)c.ldt_ents;
     t->initialised = true;
     return 0;
 }
@@ -209,7 +232,8 @@ static int64_t up(struct shim_vcpu *t)
     return 0;
 }
 
-static int64_t register_vcpu_info(struct shim_vcpu *t, uint64_t arg_va)
+static int64_t register_vcpu_info(const struct shim_vcpu *v, struct shim_vcpu *t,
+                                  uint64_t arg_va)
 {
     struct vcpu_register_vcpu_info op;
     struct vcpu_info *vi;
@@ -218,7 +242,8 @@ static int64_t register_vcpu_info(struct shim_vcpu *t, uint64_t arg_va)
         return -XEN_EFAULT;
     if (op.offset > PAGE_SIZE - sizeof(*vi) || (op.offset & 7) || !mmu_frame_ok(op.mfn))
         return -XEN_EINVAL;
-    if (t->vcpu_info_placed)
+    /* another vCPU's only while it is not up: it may be looking at the old one */
+    if (t->vcpu_info_placed || (t != v && load_acquire(&t->up)))
         return -XEN_EINVAL;
     vi = (struct vcpu_info *)((uint8_t *)shim_dm(op.mfn << PAGE_SHIFT) + op.offset);
     t->vcpu_info_placed = true;
@@ -317,7 +342,7 @@ int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg
         t->periodic_ns = 0;
         return 0;
     case VCPUOP_register_vcpu_info:
-        return register_vcpu_info(t, arg_va);
+        return register_vcpu_info(v, t, arg_va);
     case VCPUOP_register_vcpu_time_memory_area:
         return register_time(t, arg_va);
     case VCPUOP_send_nmi:

@@ -56,6 +56,7 @@ enum shim_callback {
  * harmless, with Xen's own page at the end of the GDT. */
 #define SHIM_GDT_ENTRIES 8192
 #define SHIM_LDT_ENTRIES 8192
+#define GDT_GUEST_ENTRIES 7168          /* FIRST_RESERVED_GDT_ENTRY: Xen's page follows */
 struct shim_tables {
     uint64_t gdt[SHIM_GDT_ENTRIES];
     uint64_t ldt[SHIM_LDT_ENTRIES];
@@ -216,6 +217,7 @@ bool tlb_flush_due(const struct shim_vcpu *v);
 void descriptor_tables_init(struct shim_vcpu *v);
 int descriptor_set_gdt(struct shim_vcpu *v, uint64_t frames_va, uint64_t entries);
 int descriptor_set_gdt_frames(struct shim_vcpu *v, const uint64_t *mfns, unsigned entries);
+bool descriptor_ldt_ok(uint64_t base, uint64_t entries);
 int descriptor_set_ldt(struct shim_vcpu *v, uint64_t base, uint64_t entries);
 int descriptor_update(uint64_t maddr, uint64_t value);
 
@@ -223,6 +225,7 @@ int descriptor_update(uint64_t maddr, uint64_t value);
 bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r);
 bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r);
 int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value);
+void emulate_debugregs_start(struct shim_vcpu *v);
 int64_t emulate_debugreg_get(const struct shim_vcpu *v, uint64_t n);
 void emulate_cpuid(uint32_t *eax, uint32_t *ebx, uint32_t *ecx, uint32_t *edx);
 

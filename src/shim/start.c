@@ -175,11 +175,11 @@ struct shim_regs *shim_start(uint64_t id)
     cpu_init(v);
     if (!id)
         mmu_load_root(v);
-    v->debugreg[6] = 0xffff0ff0;
-    v->debugreg[7] = 0x400;
     v->runstate.state_entry_time = time_now_ns();
     if (id)
         sched_wait_up(v);
+    emulate_debugregs_start(v);
+    descriptor_set_ldt(v, v->ldt_base, v->ldt_entries);
     time_init(v);
     wrmsr(MSR_FS_BASE, v->fs_base);
     wrmsr(MSR_GS_BASE, v->gs_base_kernel);
