@@ -18,7 +18,7 @@
 /* Between the guest's kernel and its user space, either way. */
 void shim_toggle_mode(struct shim_vcpu *v)
 {
-    __asm__ volatile("swapgs" : : : "memory");
+    cpu_swapgs();
     v->kernel_mode = !v->kernel_mode;
     if (shim_flag(SHIM_FLAG_TWO_ROOTS))
         mmu_load_root(v);

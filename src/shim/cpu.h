@@ -90,6 +90,43 @@ static inline void invlpg(uint64_t va)
     __asm__ volatile("invlpg (%0)" : : "r"(va) : "memory");
 }
 
+static inline void cpu_lldt(uint16_t selector)
+{
+    __asm__ volatile("lldt %0" : : "r"(selector));
+}
+
+static inline void cpu_swapgs(void)
+{
+    __asm__ volatile("swapgs" : : : "memory");
+}
+
+static inline void cpu_xsetbv(uint64_t value)
+{
+    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+}
+
+/* DR0 to DR3 and DR7 */
+static inline void cpu_debugreg_write(unsigned n, uint64_t value)
+{
+    switch (n) {
+    case 0:
+        __asm__ volatile("mov %0, %%dr0" : : "r"(value));
+        break;
+    case 1:
+        __asm__ volatile("mov %0, %%dr1" : : "r"(value));
+        break;
+    case 2:
+        __asm__ volatile("mov %0, %%dr2" : : "r"(value));
+        break;
+    case 3:
+        __asm__ volatile("mov %0, %%dr3" : : "r"(value));
+        break;
+    default:
+        __asm__ volatile("mov %0, %%dr7" : : "r"(value));
+        break;
+    }
+}
+
 static inline void cpu_clts(void)
 {
     __asm__ volatile("clts" : : : "memory");

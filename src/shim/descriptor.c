@@ -61,7 +61,7 @@ void descriptor_tables_init(struct shim_vcpu *v)
                      : : "r"(SEL_SHIM_DATA), "r"(0) : "memory");
     shim_reload_cs();
     __asm__ volatile("ltr %0" : : "r"((uint16_t)SEL_TSS));
-    __asm__ volatile("lldt %0" : : "r"((uint16_t)0));
+    cpu_lldt(0);
 }
 
 int descriptor_set_gdt_frames(struct shim_vcpu *v, const uint64_t *mfns, unsigned entries)
@@ -109,11 +109,11 @@ int descriptor_set_ldt(struct shim_vcpu *v, uint64_t base, uint64_t entries)
         return -XEN_EINVAL;
     if (!entries) {
         v->ldt_entries = 0;
-        __asm__ volatile("lldt %0" : : "r"((uint16_t)0));
+        cpu_lldt(0);
         return 0;
     }
     /* nothing is loaded from the copy while it is made */
-    __asm__ volatile("lldt %0" : : "r"((uint16_t)0));
+    cpu_lldt(0);
     for (unsigned page = 0; page * DESC_PER_PAGE < entries; page++) {
         unsigned first = page * (unsigned)DESC_PER_PAGE;
         unsigned n = (unsigned)min_of(entries - first, (uint64_t)DESC_PER_PAGE), level;
@@ -131,7 +131,7 @@ int descriptor_set_ldt(struct shim_vcpu *v, uint64_t base, uint64_t entries)
     v->ldt_entries = (unsigned)entries;
     system_descriptor(&v->tables->gdt[SEL_LDT / 8], (uint64_t)v->tables->ldt,
                       v->ldt_entries * 8 - 1, 2);
-    __asm__ volatile("lldt %0" : : "r"((uint16_t)SEL_LDT));
+    cpu_lldt(SEL_LDT);
     return 0;
 }
 

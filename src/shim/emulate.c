@@ -101,25 +101,8 @@ int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value)
             return -XEN_EPERM;
     }
     v->debugreg[n] = value;
-    switch (n) {
-    case 0:
-        __asm__ volatile("mov %0, %%dr0" : : "r"(value));
-        break;
-    case 1:
-        __asm__ volatile("mov %0, %%dr1" : : "r"(value));
-        break;
-    case 2:
-        __asm__ volatile("mov %0, %%dr2" : : "r"(value));
-        break;
-    case 3:
-        __asm__ volatile("mov %0, %%dr3" : : "r"(value));
-        break;
-    case 7:
-        __asm__ volatile("mov %0, %%dr7" : : "r"(value));
-        break;
-    default:
-        break;          /* DR6 says what happened: see debug_trap() */
-    }
+    if (n != 6)         /* which says what happened: see debug_trap() */
+        cpu_debugreg_write((unsigned)n, value);
     return 0;
 }
 
@@ -241,7 +224,7 @@ static bool xsetbv(struct shim_vcpu *v, struct shim_regs *r)
         ((value & 4) && !(value & 2)) ||
         ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4))))
         return false;
-    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+    cpu_xsetbv(value);
     return true;
 }
 
@@ -361,7 +344,8 @@ bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r)
     return ok;
 }
 
-void emulate_cpuid(uint32_t *eax, uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
+static void cpuid(const struct shim_vcpu *v, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
+                  uint32_t *edx)
 {
     const struct shim_boot *b = shim_domain.boot;
     uint32_t function = *eax, index = *ecx;
@@ -380,9 +364,9 @@ void emulate_cpuid(uint32_t *eax, uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
     }
     /* what is a vCPU's own: its APIC id */
     if (function == 1)
-        *ebx = (*ebx & 0xffffff) | (uint32_t)shim_vcpu_current()->id << 24;
+        *ebx = (*ebx & 0xffffff) | (uint32_t)v->id << 24;
     else if (function == 0xb || function == 0x1f)
-        *edx = shim_vcpu_current()->id;
+        *edx = v->id;
 }
 
 bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r)
@@ -394,7 +378,7 @@ bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r)
     if (guest_read(bytes, r->rip, sizeof(bytes)) ||
         __builtin_memcmp(bytes, forced, sizeof(forced)))
         return false;
-    emulate_cpuid(&eax, &ebx, &ecx, &edx);
+    cpuid(v, &eax, &ebx, &ecx, &edx);
     r->rax = eax;
     r->rbx = ebx;
     r->rcx = ecx;

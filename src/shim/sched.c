@@ -156,7 +156,8 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
         return -XEN_EFAULT;
     if (t->initialised || load_acquire(&t->up))
         return -XEN_EEXIST;
-    if (!context_ok(&c))
+    /* beyond those of shared_info a vCPU needs a record of its own first */
+    if (!context_ok(&c) || (t->id >= XEN_LEGACY_MAX_VCPUS && !t->vcpu_info_placed))
         return -XEN_EINVAL;
     rc = descriptor_set_gdt_frames(t, c.gdt_frames, (unsigned)c.gdt_ents);
     if (rc)

@@ -227,7 +227,6 @@ bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r);
 int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value);
 void emulate_debugregs_start(struct shim_vcpu *v);
 int64_t emulate_debugreg_get(const struct shim_vcpu *v, uint64_t n);
-void emulate_cpuid(uint32_t *eax, uint32_t *ebx, uint32_t *ecx, uint32_t *edx);
 
 /* event.c */
 void event_init(void);
