@@ -18,7 +18,8 @@ static const struct row {
     int64_t bad_read;               /* for a pointer that cannot be read */
     int64_t readonly;               /* for one that can only be read; 1: not tried */
 } rows[] = {
-#define ROW(call, rc, ro, ...) { #call " " #__VA_ARGS__, __HYPERVISOR_##call, { __VA_ARGS__ }, rc, ro }
+#define ROW(call, rc, ro, ...) \
+    { #call " " #__VA_ARGS__, __HYPERVISOR_##call, { __VA_ARGS__ }, rc, ro }
     ROW(set_trap_table, -XEN_EFAULT, 1, POINTER),
     ROW(mmu_update, -XEN_EFAULT, 1, POINTER, 1, 0, DOMID_SELF),
     ROW(mmu_update, -XEN_EFAULT, -XEN_EFAULT, 0, 0, POINTER, DOMID_SELF),
@@ -122,8 +123,10 @@ static void check_flush_masks(void)
 
 static void check_unknown(void)
 {
-    static const uint64_t none[] = { 11, 27, 42, 43, 47, 48, 49, 50, 55, 56, 63, 64, 100, 4095,
-                                     0xffffffff, 0x100000000 | __HYPERVISOR_xen_version, ~(uint64_t)0 };
+    static const uint64_t none[] = {
+        11, 27, 42, 43, 47, 48, 49, 50, 55, 56, 63, 64, 100, 4095, 0xffffffff,
+        0x100000000 | __HYPERVISOR_xen_version, ~(uint64_t)0,
+    };
 
     for (unsigned i = 0; i < array_size(none); i++)
         CHECK_EQ(pv_hypercall(none[i], 0, 0, 0, 0, 0), -XEN_ENOSYS);

@@ -31,9 +31,14 @@ static void check_dpl(void)
 {
     for (unsigned dpl = 0; dpl < 4; dpl++) {
         CHECK_EQ(pv_gate(VECTOR, (uint64_t)pv_entries[VECTOR], dpl), 0);
-        (dpl >= 1 ? taken : refused)(pv_catch(do_int, 0), (uint64_t)(dpl >= 1 ? after_int : at_int));
-        (dpl == 3 ? taken : refused)(pv_user_run(user_int, 0),
-                                     PV_USER_ADDRESS(dpl == 3 ? user_after_int : user_int));
+        if (dpl >= 1)
+            taken(pv_catch(do_int, 0), (uint64_t)after_int);
+        else
+            refused(pv_catch(do_int, 0), (uint64_t)at_int);
+        if (dpl == 3)
+            taken(pv_user_run(user_int, 0), PV_USER_ADDRESS(user_after_int));
+        else
+            refused(pv_user_run(user_int, 0), PV_USER_ADDRESS(user_int));
     }
 }
 
@@ -53,7 +58,8 @@ static void check_masks(void)
 static void check_addresses(void)
 {
     struct trap_info two[3] = {
-        { .vector = VECTOR, .flags = 3, .cs = FLAT_KERNEL_CS, .address = (uint64_t)pv_entries[VECTOR] },
+        { .vector = VECTOR, .flags = 3, .cs = FLAT_KERNEL_CS,
+          .address = (uint64_t)pv_entries[VECTOR] },
         { .vector = 0x91, .flags = 3, .cs = FLAT_KERNEL_CS, .address = 0x8000000000000000 },
     };
 

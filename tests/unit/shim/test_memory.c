@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+#include "guest.h"
+
+#include <xen/memory.h>
+
+static uint64_t list[RAM_MAX];
+
+static int64_t call(unsigned cmd, unsigned nr, unsigned order)
+{
+    struct xen_memory_reservation r = { .extent_start.p = list, .nr_extents = nr,
+                                        .extent_order = order, .domid = DOMID_SELF };
+
+    return memory_op(VCPU, cmd, (uint64_t)&r);
+}
+
+static void what_is_taken_was_free_and_is_mapped(void **state)
+{
+    guest_begin(RING3);
+    for (unsigned i = 0; i < 4; i++)
+        list[i] = 1000 + i;
+    assert_int_equal(call(XENMEM_populate_physmap, 4, 0), 4);
+    assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES + 4);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_in_range(list[i], RAM_MFN + RAM_PAGES, RAM_MFN + RAM_MAX - 1);
+        assert_int_equal(shim_domain.m2p[list[i] - RAM_MFN], 1000 + i);
+        assert_int_equal(shim_domain.frame_info[list[i] - RAM_MFN], 0);
+        for (unsigned k = 0; k < i; k++)
+            assert_int_not_equal(list[k], list[i]);
+    }
+}
+
+static void no_more_than_there_is(void **state)
+{
+    guest_begin(RING3);
+    memset(list, 0, sizeof(list));
+    assert_int_equal(call(XENMEM_populate_physmap, RAM_MAX, 0), RAM_MAX - RAM_PAGES);
+    assert_int_equal(shim_domain.status->nr_pages, RAM_MAX);
+    assert_int_equal(call(XENMEM_populate_physmap, 1, 0), 0);
+}
+
+static void extents_are_whole(void **state)
+{
+    guest_begin(RING3);
+    list[0] = 512;
+    assert_int_equal(call(XENMEM_populate_physmap, 1, 4), 1);
+    for (unsigned k = 0; k < 16; k++)
+        assert_int_equal(shim_domain.m2p[list[0] - RAM_MFN + k], 512 + k);
+    assert_int_equal(call(XENMEM_populate_physmap, 1, 5), 0);       /* only 16 are left */
+    assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES + 16);
+    assert_int_equal(call(XENMEM_decrease_reservation, 1, 4), 1);
+    assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES);
+}
+
+static void what_is_given_back_is_told(void **state)
+{
+    const uint64_t *told;
+
+    guest_begin(RING3);
+    list[0] = RAM_MFN + 5;
+    list[1] = RAM_MFN + 9;
+    assert_int_equal(call(XENMEM_decrease_reservation, 2, 0), 2);
+    assert_int_equal(fake_cpu.nr_outs, 1);
+    assert_int_equal(fake_cpu.out[0].port, SHIM_IO_RELEASE);
+    assert_int_equal(fake_cpu.out[0].value, 2);
+    told = (const uint64_t *)VCPU->status->text;
+    assert_int_equal(told[0], 5);
+    assert_int_equal(told[1], 9);
+    assert_int_equal(shim_domain.m2p[5], ~(uint64_t)0);
+    assert_int_equal(shim_domain.frame_info[5], FRAME_FREE);
+    assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES - 2);
+}
+
+static void given_back_once(void **state)
+{
+    guest_begin(RING3);
+    list[0] = list[1] = RAM_MFN + 5;
+    assert_int_equal(call(XENMEM_decrease_reservation, 2, 0), 1);
+    assert_int_equal(call(XENMEM_decrease_reservation, 1, 0), 0);
+    list[0] = RAM_MFN + RAM_PAGES;
+    assert_int_equal(call(XENMEM_decrease_reservation, 1, 0), 0);
+    list[0] = RAM_MFN + RAM_MAX;
+    assert_int_equal(call(XENMEM_decrease_reservation, 1, 0), 0);
+    list[0] = RAM_MFN + RAM_PAGES - 1;
+    assert_int_equal(call(XENMEM_decrease_reservation, 1, 1), 0);   /* its second half is free */
+    assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES - 1);
+}
+
+/* While the host is being told, another vCPU asks for memory. */
+static int64_t taken_meanwhile;
+
+static void populate_meanwhile(uint16_t port, uint32_t value)
+{
+    static uint64_t other[RAM_MAX];
+    struct xen_memory_reservation r = { .extent_start.p = other, .nr_extents = RAM_MAX,
+                                        .domid = DOMID_SELF };
+
+    taken_meanwhile = memory_op(shim_vcpu(1), XENMEM_populate_physmap, (uint64_t)&r);
+}
+
+static void not_handed_out_before_the_host_has_it(void **state)
+{
+    guest_begin(RING3);
+    for (unsigned i = 0; i < 8; i++)
+        list[i] = RAM_MFN + i;
+    fake_cpu.on_out = populate_meanwhile;
+    assert_int_equal(call(XENMEM_decrease_reservation, 8, 0), 8);
+    assert_int_equal(taken_meanwhile, RAM_MAX - RAM_PAGES);
+    fake_cpu.on_out = NULL;
+    assert_int_equal(call(XENMEM_populate_physmap, 9, 0), 8);
+    for (unsigned i = 0; i < 8; i++)
+        assert_in_range(list[i], RAM_MFN, RAM_MFN + 7);
+}
+
+static void what_cannot_be_read_is_nothing_done(void **state)
+{
+    struct xen_memory_reservation other = { .nr_extents = 1, .domid = 12345 };
+
+    guest_begin(RING3);
+    assert_int_equal(memory_op(VCPU, XENMEM_populate_physmap, 0xffff800000000000), 0);
+    assert_int_equal(memory_op(VCPU, XENMEM_decrease_reservation, (uint64_t)&other), 0);
+    assert_int_equal(call(XENMEM_populate_physmap, 1, 63), 0);
+    /* the list ends early */
+    fake_cpu.missing = (uintptr_t)&list[2];
+    fake_cpu.missing_end = (uintptr_t)&list[RAM_MAX];
+    list[0] = RAM_MFN;
+    list[1] = RAM_MFN + 1;
+    assert_int_equal(call(XENMEM_decrease_reservation, 4, 0), 2);
+    assert_int_equal(call(XENMEM_populate_physmap, 4, 0), 2);
+}
+
+static void sizes(void **state)
+{
+    struct { uint64_t addr, size; uint32_t type; } __attribute__((packed)) e820;
+    struct xen_memory_map map = { .nr_entries = 9, .buffer.p = &e820 };
+    domid_t self = DOMID_SELF, own = 7, other = 8;
+
+    guest_begin(RING3);
+    assert_int_equal(memory_op(VCPU, XENMEM_current_reservation, (uint64_t)&self), RAM_PAGES);
+    assert_int_equal(memory_op(VCPU, XENMEM_maximum_reservation, (uint64_t)&own), RAM_MAX);
+    assert_int_equal(memory_op(VCPU, XENMEM_current_reservation, (uint64_t)&other), -XEN_ESRCH);
+    assert_int_equal(memory_op(VCPU, XENMEM_memory_map, (uint64_t)&map), 0);
+    assert_int_equal(map.nr_entries, 1);
+    assert_int_equal(e820.size, RAM_MAX * PAGE_SIZE);
+    assert_int_equal(memory_op(VCPU, 63, 0), -XEN_ENOSYS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_taken_was_free_and_is_mapped),
+        cmocka_unit_test(no_more_than_there_is),
+        cmocka_unit_test(extents_are_whole),
+        cmocka_unit_test(what_is_given_back_is_told),
+        cmocka_unit_test(given_back_once),
+        cmocka_unit_test(not_handed_out_before_the_host_has_it),
+        cmocka_unit_test(what_cannot_be_read_is_nothing_done),
+        cmocka_unit_test(sizes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
