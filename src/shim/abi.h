@@ -49,7 +49,7 @@
 #define SHIM_IMAGE_VA        0xffff808000000000ull      /* slot 257 */
 #define SHIM_DM_VA           0xffff810000000000ull      /* slot 258 on: all memory */
 #define SHIM_DM_SLOTS        13
-#define SHIM_M2P_ALIAS_VA    0xffff878000000000ull      /* slot 271: the M2P once more */
+#define SHIM_M2P_ALIAS_VA    0xffff878000000000ull      /* slot 271, on software KVM */
 
 /* I/O ports of the VMM, 32-bit writes; XEN_DOORBELL_IO_PORT is in hostlink.h. */
 #define SHIM_IO_CONSOLE   0x0524    /* n bytes in the vCPU's text[]: guest console output */

@@ -18,6 +18,7 @@
 #define SYSCALL_BYTES 2u
 #define ERROR_IDT   2u      /* of #GP: the selector is an IDT entry */
 #define PF_USER     4u
+#define INSN_INT    0xcd
 
 struct fixup { uint64_t from, to; };
 extern const struct fixup fixup_table[], fixup_table_end[];
@@ -119,10 +120,18 @@ static void page_fault(struct shim_vcpu *v, struct shim_regs *r)
 static void general_protection(struct shim_vcpu *v, struct shim_regs *r)
 {
     if (r->error & ERROR_IDT) {
-        /* INT n through a gate that is the shim's: the guest's gate decides */
+        /* INT n through a gate that is the shim's: the guest's gate decides.  The
+         * instruction says which, since emulators have been seen to get the error
+         * code wrong (QEMU 7.2: n * 16 in long mode). */
         unsigned vector = (r->error >> 3) & 0xff;
-        const struct shim_gate *g = &v->gate[vector];
+        const struct shim_gate *g;
+        uint8_t insn[2];
 
+        if (!guest_read(insn, r->rip, sizeof(insn)) && insn[0] == INSN_INT) {
+            vector = insn[1];
+            r->error = vector * 8 | ERROR_IDT;
+        }
+        g = &v->gate[vector];
         if (g->address && SHIM_GATE_DPL(g) >= (v->kernel_mode ? 1 : 3)) {
             r->rip += 2;
             shim_bounce_trap(v, r, vector, false, 0);

@@ -299,9 +299,9 @@ static int create(struct pv_machine *m, const struct vm_config *c, unsigned domi
     kvm_probe(&probe);
     m->ring = choose_ring(c, &kernel, probe.kind);
     rc = pv_memory_create(&m->mem, c->memory_bytes >> PAGE_SHIFT, c->maxmem_bytes >> PAGE_SHIFT,
-                          m->ring == 3, &m->memory, e);
-    if (!rc && probe.kind == KVM_KIND_SOFTWARE)
-        m->memory.boot->m2p_va = SHIM_M2P_ALIAS_VA;
+                          m->ring == 1 ? PV_M2P_KERNEL_RING1 :
+                          probe.kind == KVM_KIND_SOFTWARE ? PV_M2P_SOFTWARE_KVM :
+                          PV_M2P_KERNEL_RING3, &m->memory, e);
     if (!rc)
         rc = build(m, c, &kernel, e);
     kernel_image_free(&kernel);

@@ -169,8 +169,9 @@ static uint64_t tables_bytes(uint64_t ram_bytes, uint64_t m2p_bytes)
 }
 
 int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_pages,
-                     bool m2p_user, struct pv_memory *out, struct err *e)
+                     enum pv_memory_m2p m2p, struct pv_memory *out, struct err *e)
 {
+    bool m2p_user = m2p != PV_M2P_KERNEL_RING1;
     uint64_t ram_bytes = max_pages << PAGE_SHIFT;
     uint64_t m2p_bytes = align_up(max_pages * sizeof(uint64_t), PAGE_SIZE);
     uint64_t tail_gpa = align_up(RAM_GPA + ram_bytes, LARGE_BYTES);
@@ -211,7 +212,7 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
     out->boot->nr_pages = nr_pages;
     out->boot->max_pages = max_pages;
     out->boot->m2p_gpa = m2p_gpa;
-    out->boot->m2p_va = SHIM_M2P_VA;
+    out->boot->m2p_va = m2p == PV_M2P_SOFTWARE_KVM ? SHIM_M2P_ALIAS_VA : SHIM_M2P_VA;
     out->boot->frame_info_gpa = info_gpa;
     out->boot->heap_bytes = SHIM_REGION_BYTES - SHIM_OFF_HEAP;
 
@@ -221,7 +222,7 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
         rc = map_direct(&t);
     if (!rc)
         rc = map_m2p(&t, SHIM_M2P_VA, out->boot->first_mfn, m2p_gpa, m2p_bytes, m2p_user);
-    if (!rc)
+    if (!rc && m2p == PV_M2P_SOFTWARE_KVM)
         rc = map_m2p(&t, SHIM_M2P_ALIAS_VA, out->boot->first_mfn, m2p_gpa, m2p_bytes, m2p_user);
     if (rc)
         return err_set(e, -rc, "the shim does not fit its region");

@@ -21,12 +21,18 @@ struct pv_memory {
     uint64_t entry;             /* of the shim */
 };
 
+/* How ring 3 may find the M2P. */
+enum pv_memory_m2p {
+    PV_M2P_KERNEL_RING1,    /* supervisor pages */
+    PV_M2P_KERNEL_RING3,    /* user pages */
+    PV_M2P_SOFTWARE_KVM,    /* user pages, and the alias: shim/abi.h */
+};
+
 /* Adds the regions to mem and fills the shim's: max_pages frames of RAM, of which
- * the guest starts with nr_pages.  m2p_user: the M2P may be read from ring 3 (by
- * a kernel that runs there).  boot gets everything that follows from memory
+ * the guest starts with nr_pages.  boot gets everything that follows from memory
  * alone; the rest is the caller's.  0 or -errno; mem stays the caller's to free. */
 int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_pages,
-                     bool m2p_user, struct pv_memory *out, struct err *e);
+                     enum pv_memory_m2p m2p, struct pv_memory *out, struct err *e);
 
 /* The record vCPU i writes; i < SHIM_VCPUS_MAX. */
 struct shim_vcpu_status *pv_memory_vcpu_status(const struct pv_memory *m, unsigned i);

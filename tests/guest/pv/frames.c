@@ -102,12 +102,15 @@ void test_main(void)
 {
     uint8_t *page = pv_page();
 
+    if (*(const char *)pv_start_info->cmd_line) {   /* "stack-fault" */
+        check_kernel(do_ss, 0, 12, at_ss, 0, false);
+        return;
+    }
     check_kernel(do_ud, 0, 6, at_ud, 0, false);
     check_kernel(do_de, 0, 0, at_de, 0, false);
     check_kernel(do_bp, 0, 3, at_bp, 0, false);
     check_kernel(do_gp_address, 0, 13, at_gp_address, 0, false);
     check_kernel(do_gp_selector, 0, 13, at_gp_selector, 0x7ff8, false);
-    check_kernel(do_ss, 0, 12, at_ss, 0, false);
     check_kernel(do_tf, 0, 1, at_tf, 0, false);
     check_kernel(do_pf_read, UNMAPPED, 14, at_pf_read, 0, false);
     CHECK_EQ(pv_shared->vcpu_info[0].arch.cr2, UNMAPPED);
