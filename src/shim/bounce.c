@@ -133,9 +133,13 @@ void shim_deliver(struct shim_vcpu *v, struct shim_regs *r)
         sched_wait_up(v);
     if (unlikely(tlb_flush_due(v)))
         tlb_flush_serve(v);
-    if (unlikely(v->nmi_pending) && v->callback[SHIM_CALLBACK_NMI].address) {
+    if (unlikely(v->nmi_pending) && !v->nmi_in_handler) {
         v->nmi_pending = false;
-        shim_bounce_callback(v, r, SHIM_CALLBACK_NMI);
+        /* one that nobody waits for is lost, as in Xen */
+        if (v->callback[SHIM_CALLBACK_NMI].address) {
+            v->nmi_in_handler = true;
+            shim_bounce_callback(v, r, SHIM_CALLBACK_NMI);
+        }
     }
     if (evtchn_upcall_due(&shim_domain.evtchn, v->id) &&
         v->callback[SHIM_CALLBACK_EVENT].address) {
@@ -153,6 +157,7 @@ void shim_iret(struct shim_vcpu *v, struct shim_regs *r)
 
     if (guest_read(&c, r->rsp, sizeof(c)))
         shim_crash(r, "the guest's IRET frame at %lx cannot be read", r->rsp);
+    v->nmi_in_handler = false;
     r->rip = c.rip;
     r->rsp = c.rsp;
     r->rax = c.rax;

@@ -142,8 +142,10 @@ static int64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation
             break;
         first = mfn - shim_domain.boot->first_mfn;
         spin_lock(&shim_domain.memory_lock);
+        /* a root that a vCPU runs on would take the shim along */
         for (k = 0; k < n; k++)
-            ok = ok && !(shim_domain.frame_info[first + k] & (FRAME_FREE | FRAME_LEAVING));
+            ok = ok && !(shim_domain.frame_info[first + k] & (FRAME_FREE | FRAME_LEAVING)) &&
+                 !mmu_root_in_use(mfn + k);
         for (k = 0; ok && k < n; k++) {
             shim_domain.frame_info[first + k] = FRAME_LEAVING;
             store_relaxed(m2p(first + k), M2P_INVALID);

@@ -153,7 +153,7 @@ void mmu_load_root(struct shim_vcpu *v)
 }
 
 /* Some vCPU's tables begin there now, whatever the guest has told of the frame since. */
-static bool root_in_use(uint64_t mfn)
+bool mmu_root_in_use(uint64_t mfn)
 {
     for (unsigned i = 0; i < shim_domain.boot->nr_vcpus; i++)
         if (shim_vcpu(i)->kernel_cr3 >> PAGE_SHIFT == mfn ||
@@ -172,7 +172,7 @@ static int64_t entry_write(uint64_t maddr, uint64_t pte, bool preserve_ad)
     if (!mmu_frame_ok(mfn))
         return -XEN_EINVAL;
     level = *frame_info(mfn) & FRAME_LEVEL_MASK;
-    if (hole_slot(slot) && (level == 4 || root_in_use(mfn)))
+    if (hole_slot(slot) && (level == 4 || mmu_root_in_use(mfn)))
         return -XEN_EINVAL;
     pte = pte_adjust(pte, level, slot);
     if (pte_is_link(pte, level))

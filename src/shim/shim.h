@@ -68,6 +68,7 @@ struct shim_vcpu {
     bool kernel_mode;           /* the guest's kernel runs, not its user space */
     bool initialised;           /* VCPUOP_initialise was done */
     bool nmi_pending;
+    bool nmi_in_handler;        /* the next one waits for an iret */
     bool vcpu_info_placed;      /* VCPUOP_register_vcpu_info was done */
     bool cr0_ts;                /* guest's CR0.TS */
     uint8_t iopl;
@@ -201,6 +202,7 @@ void mmu_load_root(struct shim_vcpu *v);
 void mmu_table_mark(uint64_t mfn, unsigned level);
 void mmu_table_unmark(uint64_t mfn);
 void mmu_root_prepare(uint64_t mfn, bool user);
+bool mmu_root_in_use(uint64_t mfn);
 
 /* mmuext.c */
 int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t done_va,

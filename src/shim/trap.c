@@ -150,7 +150,7 @@ static void debug_trap(struct shim_vcpu *v, struct shim_regs *r)
 
     __asm__ volatile("mov %%dr6, %0" : "=r"(dr6));
     __asm__ volatile("mov %0, %%dr6" : : "r"((uint64_t)0xffff0ff0));
-    v->debugreg[6] = dr6;
+    v->debugreg[6] |= dr6;      /* the guest clears what it has seen, as on a processor */
     shim_bounce_trap(v, r, VECTOR_DEBUG, false, 0);
 }
 

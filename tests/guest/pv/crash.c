@@ -68,13 +68,22 @@ static void empty_root(void)
     PV_CALL(mmuext_op, &op, 1, 0, DOMID_SELF);
 }
 
+/* A page where no memory is: mapped, if that is possible, and read. */
+static void no_memory(void)
+{
+    volatile uint8_t *page = pv_page();
+
+    PV_CALL(update_va_mapping, page, 0x3000 | PTE_P | PTE_W | PTE_U, UVMF_INVLPG);
+    *page = 1;
+}
+
 void test_main(void)
 {
     static const struct { const char *word; void (*fn)(void); } ends[] = {
         { "no-handler", no_handler }, { "bad-stack", bad_stack }, { "hole-stack", hole_stack },
         { "bad-iret", bad_iret }, { "no-user-tables", no_user_tables },
         { "no-failsafe", no_failsafe }, { "nowhere-handler", nowhere_handler },
-        { "empty-root", empty_root },
+        { "empty-root", empty_root }, { "no-memory", no_memory },
     };
 
     if (is("shutdown-crash"))

@@ -9,6 +9,11 @@ static void write_word(uint64_t unused)
     word = 1;
 }
 
+static void step(uint64_t unused)
+{
+    __asm__ volatile("pushf; orl $0x100, (%%rsp); popf; nop; nop" : : : "cc", "memory");
+}
+
 static int64_t set(unsigned n, uint64_t value)
 {
     return PV_CALL(set_debugreg, n, value);
@@ -42,7 +47,10 @@ void test_main(void)
     CHECK_EQ(set(7, 0x90402), 0);       /* register 0: 8 bytes, when written */
     CHECK_EQ(pv_catch(write_word, 0), 1);
     CHECK_EQ(PV_CALL(get_debugreg, 6) & 1, 1);
+    CHECK_EQ(pv_catch(step, 0), 1);
+    CHECK_EQ(PV_CALL(get_debugreg, 6) & 0x4001, 0x4001);    /* until it is cleared */
     CHECK_EQ(set(6, 0), 0);
+    CHECK_EQ(PV_CALL(get_debugreg, 6) & 0x4001, 0);
     CHECK_EQ(set(7, 0), 0);
     CHECK_EQ(pv_catch(write_word, 0), -1);
     /* the instruction does what the hypercall does */

@@ -4,6 +4,8 @@
 
 #include "base/atomic.h"
 
+#include <xen/callback.h>
+
 static unsigned nr_upcalls;
 static uint64_t ports_seen;
 
@@ -188,6 +190,23 @@ static void check_nmi(void)
     CHECK_EQ(pv_nr_nmis, 2);
 }
 
+/* Without a handler it is lost: it does not end a wait. */
+static void check_nmi_lost(void)
+{
+    struct callback_unregister un = { .type = CALLBACKTYPE_nmi };
+    evtchn_port_t port = bind_ipi();
+    struct sched_poll p = { .ports.p = &port, .nr_ports = 1 };
+
+    CHECK_EQ(PV_CALL(callback_op, CALLBACKOP_unregister, &un), 0);
+    un.type = CALLBACKTYPE_event;
+    CHECK_EQ(PV_CALL(callback_op, CALLBACKOP_unregister, &un), -XEN_EINVAL);
+    CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_send_nmi, 0, 0), 0);
+    p.timeout = pv_time_ns() + 20000000;
+    CHECK_EQ(PV_CALL(sched_op, SCHEDOP_poll, &p), 0);
+    CHECK(pv_time_ns() >= p.timeout);
+    CHECK_EQ(pv_nr_nmis, 2);
+}
+
 void test_main(void)
 {
     pv_event_handler = upcall;
@@ -197,4 +216,5 @@ void test_main(void)
     check_poll();
     check_block();
     check_nmi();
+    check_nmi_lost();
 }

@@ -101,9 +101,20 @@ static void check_refused(void)
     CHECK_EQ(nr_pages(), before);
 }
 
+/* The root it runs on: whatever Xen says to that, the kernel goes on. */
+static void check_root(void)
+{
+    struct mmuext_op op = { .cmd = MMUEXT_TLB_FLUSH_LOCAL };
+
+    list[0] = pv_mfn((void *)pv_start_info->pt_base);
+    reservation(XENMEM_decrease_reservation, 1, 0, DOMID_SELF);
+    CHECK_EQ(PV_CALL(mmuext_op, &op, 1, 0, DOMID_SELF), 0);
+}
+
 void test_main(void)
 {
     check_map();
     check_balloon();
     check_refused();
+    check_root();
 }

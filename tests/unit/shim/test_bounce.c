@@ -228,6 +228,24 @@ static void a_failsafe_frame_holds_the_selectors(void **state)
     assert_int_equal(f[6], 0x4000);
 }
 
+static void the_next_nmi_waits_for_an_iret(void **state)
+{
+    begin(RING3);
+    VCPU->callback[SHIM_CALLBACK_NMI].address = 0x9000;
+    VCPU->nmi_pending = true;
+    shim_deliver(VCPU, &regs);
+    assert_int_equal(regs.rip, 0x9000);
+    VCPU->nmi_pending = true;
+    regs.rip = 0x9001;
+    shim_deliver(VCPU, &regs);
+    assert_int_equal(regs.rip, 0x9001);
+    do_iret(SEL_FLAT_CODE64 & ~3, 0, 0);
+    regs.rsp = STACK_END;
+    shim_deliver(VCPU, &regs);
+    assert_int_equal(regs.rip, 0x9000);
+    assert_false(VCPU->nmi_pending);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +261,7 @@ int main(void)
         cmocka_unit_test(to_the_kernel_in_its_own_ring),
         cmocka_unit_test(never_to_ring_0),
         cmocka_unit_test(a_failsafe_frame_holds_the_selectors),
+        cmocka_unit_test(the_next_nmi_waits_for_an_iret),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -85,6 +85,17 @@ static void given_back_once(void **state)
     assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES - 1);
 }
 
+static void a_root_in_use_stays(void **state)
+{
+    guest_begin(RING3);
+    list[0] = RAM_MFN + 4;
+    shim_vcpu(1)->user_cr3 = (uint64_t)(RAM_MFN + 5) << PAGE_SHIFT;
+    assert_int_equal(call(XENMEM_decrease_reservation, 1, 1), 0);
+    assert_int_equal(fake_cpu.nr_outs, 0);
+    shim_vcpu(1)->user_cr3 = 0;
+    assert_int_equal(call(XENMEM_decrease_reservation, 1, 1), 1);
+}
+
 /* While the host is being told, another vCPU asks for memory. */
 static int64_t taken_meanwhile;
 
@@ -152,6 +163,7 @@ int main(void)
         cmocka_unit_test(extents_are_whole),
         cmocka_unit_test(what_is_given_back_is_told),
         cmocka_unit_test(given_back_once),
+        cmocka_unit_test(a_root_in_use_stays),
         cmocka_unit_test(not_handed_out_before_the_host_has_it),
         cmocka_unit_test(what_cannot_be_read_is_nothing_done),
         cmocka_unit_test(sizes),
