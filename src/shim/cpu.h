@@ -41,6 +41,7 @@ int rdmsr_raw(uint32_t msr, uint64_t *value);
 int load_gs_raw(uint16_t selector);
 uint64_t guest_copy_raw(void *to, const void *from, uint64_t bytes);
 void shim_reload_cs(void);
+void shim_halt(void);
 
 static inline void wrmsr(uint32_t msr, uint64_t value)
 {
@@ -130,13 +131,6 @@ static inline void cpu_debugreg_write(unsigned n, uint64_t value)
 static inline void cpu_clts(void)
 {
     __asm__ volatile("clts" : : : "memory");
-}
-
-/* Sleeps until an interrupt has been served: no interrupt can come between the
- * caller's last look and HLT, since STI takes effect one instruction late. */
-static inline void cpu_halt(void)
-{
-    __asm__ volatile("sti; hlt; cli" : : : "memory");
 }
 
 /* Serves what is waiting at the LAPIC, without sleeping. */

@@ -220,6 +220,19 @@ load_gs_raw:
     ret
     FIXUP 1b, 2b
 
+/* void shim_halt(void): sleeps until an interrupt has been served.  STI takes effect
+ * one instruction late, so nothing should come between the caller's last look and
+ * HLT; what does, an NMI or an interrupt where that rule is not kept (QEMU's
+ * emulation of SVM forgets it when the VM is left there), finds its rip at
+ * shim_halt_insn, and the trap handler moves it on: see halt_is_over(). */
+    .globl shim_halt, shim_halt_insn
+shim_halt:
+    sti
+shim_halt_insn:
+    hlt
+    cli
+    ret
+
 /* void shim_reload_cs(void): reloads CS after the GDT has changed */
     .globl shim_reload_cs
 shim_reload_cs:

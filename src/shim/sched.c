@@ -62,7 +62,7 @@ static void block(struct shim_vcpu *v)
     idle_begin(v);
     while (!event_due(v)) {
         v->status->traps[SHIM_TRAP_HALT]++;
-        cpu_halt();
+        shim_halt();
     }
     idle_end(v);
 }
@@ -89,7 +89,7 @@ static int64_t poll(struct shim_vcpu *v, uint64_t arg_va)
     while (evtchn_poll_waiting(&shim_domain.evtchn, v->id) && !event_due(v) &&
            (!op.timeout || v->poll_ns > time_now_ns())) {
         v->status->traps[SHIM_TRAP_HALT]++;
-        cpu_halt();
+        shim_halt();
     }
     v->poll_ns = 0;
     idle_end(v);
@@ -204,7 +204,7 @@ void sched_wait_up(struct shim_vcpu *v)
     sched_runstate(v, RUNSTATE_offline);
     write_cr3(shim_domain.boot->parking_cr3);
     while (!load_acquire(&v->up))       /* pairs with VCPUOP_up */
-        cpu_halt();
+        shim_halt();
     mmu_load_root(v);
     sched_runstate(v, RUNSTATE_running);
     if (v->kernel_mode)

@@ -16,13 +16,14 @@
 #define VECTOR_INT80       0x80
 
 #define SYSCALL_BYTES 2u
+#define HLT_BYTES   1u
 #define ERROR_IDT   2u      /* of #GP: the selector is an IDT entry */
 #define PF_USER     4u
 #define INSN_INT    0xcd
 
 struct fixup { uint64_t from, to; };
 extern const struct fixup fixup_table[], fixup_table_end[];
-extern const uint8_t iret_to_guest[], syscall64_stubs[];
+extern const uint8_t iret_to_guest[], syscall64_stubs[], shim_halt_insn[];
 
 static bool vector_has_error(unsigned vector)
 {
@@ -57,15 +58,24 @@ static void iret_faulted(struct shim_vcpu *v, struct shim_regs *r)
     shim_deliver(v, r);
 }
 
+/* What came before HLT may be what the vCPU was to wait for: it must look again. */
+static void halt_is_over(struct shim_regs *r)
+{
+    if (r->rip == (uint64_t)shim_halt_insn)
+        r->rip += HLT_BYTES;
+}
+
 static void trap_in_shim(struct shim_vcpu *v, struct shim_regs *r)
 {
     unsigned vector = (unsigned)r->vector;
 
     if (vector >= VECTOR_FIRST_EXTERNAL) {
+        halt_is_over(r);
         event_interrupt(v, vector);
         return;
     }
     if (vector == VECTOR_NMI) {
+        halt_is_over(r);
         v->nmi_pending = true;
         return;
     }
