@@ -26,7 +26,7 @@ enum vbd_step { STEP_FLUSH_BEFORE = 1, STEP_DATA = 2, STEP_FLUSH_AFTER = 4 };
 
 struct vbd_slot {
     uint64_t id;
-    uint8_t operation;
+    uint8_t operation;          /* the response's: of an indirect request, what it is for */
     uint8_t steps;              /* still to be submitted: enum vbd_step */
     uint8_t data_op;            /* enum blk_op of STEP_DATA */
     unsigned nr_holds;
@@ -320,7 +320,7 @@ static void request_take(struct vbd_ring *r, struct blk_req *req, const struct v
     struct vbd_slot *slot = &r->slot[req->index];
     int rc;
 
-    *slot = (struct vbd_slot){ .id = in->id, .operation = in->operation };
+    *slot = (struct vbd_slot){ .id = in->id, .operation = in->data_operation };
     rc = request_prepare(r, req, in);
     if (rc)
         request_refuse(r, req, status_of(rc));

@@ -284,7 +284,8 @@ static void indirect_requests_carry_up_to_256_segments(void **state)
                 memset(guest_page(&f.guest, DATA_PAGE + p), (int)(p + i), PAGE_SIZE);
             memset(f.held.data, 0, 2 * MIB);
             assert_int_equal(run(&f, &r, &rsp), BLKIF_RSP_OKAY);
-            assert_int_equal(rsp.operation, BLKIF_OP_INDIRECT);
+            /* Linux gives the disk up when it finds anything else here */
+            assert_int_equal(rsp.operation, BLKIF_OP_WRITE);
             assert_int_equal(rsp.id, 99);
             for (unsigned p = 0; p < good[i]; p++)
                 assert_memory_equal(f.held.data + 64 * 512 + p * PAGE_SIZE,
