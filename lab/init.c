@@ -8,19 +8,22 @@
  * input and output.
  *
  * Processes: this one carries data in relay_run() and never blocks while COMMAND
- * lives; a child beats the heartbeat, so that a file system that hangs or a
- * sync that takes long is not mistaken for a dead kernel; one loads modules and is
- * gone; one becomes COMMAND. */
+ * lives; a child beats the heartbeat, so that a file system that hangs or a sync
+ * that takes long is not mistaken for a dead kernel, and one on each processor
+ * tells it that this one lives; one loads modules and is gone; one becomes
+ * COMMAND. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
@@ -33,6 +36,8 @@
 
 /* How long the ports may take to appear once their driver is loaded. */
 #define PORT_WAIT_MS 10000
+/* Twice as often as the heartbeat. */
+#define PULSE_US 500000
 /* A host's file name is at most this long. */
 #define PATH_BYTES 4096
 
@@ -244,19 +249,57 @@ static int port_open(struct lab *lab, const char *name)
 
 /* ---- the heartbeat ---- */
 
+/* Beats one processor's pulse for ever. */
+static void pulse(int cpu, volatile unsigned *count)
+{
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof(one), &one);
+    for (;;) {
+        ++*count;
+        usleep(PULSE_US);
+    }
+}
+
+/* True when every processor has had a pulse since the last time this was true. */
+static bool all_alive(const volatile unsigned *count, unsigned *seen, int nr_cpus)
+{
+    bool all = true;
+
+    for (int i = 0; i < nr_cpus; i++)
+        all = all && count[i] != seen[i];
+    for (int i = 0; all && i < nr_cpus; i++)
+        seen[i] = count[i];
+    return all;
+}
+
+/* A beat says that every processor lives: one that is stuck alone would hang what
+ * runs there for ever, while the others go on. */
 static void heartbeat_start(struct lab *lab)
 {
     const struct lab_frame beat = { .type = LAB_FRAME_BEAT };
-    pid_t pid = fork();
+    int nr_cpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned *seen = calloc(nr_cpus, sizeof(*seen));
+    volatile unsigned *count = mmap(NULL, nr_cpus * sizeof(*count), PROT_READ | PROT_WRITE,
+                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t pid = -1;
 
+    if (seen && count != MAP_FAILED)
+        pid = fork();
     if (pid < 0)
         give_up(lab, "heartbeat: %s", strerror(errno));
     if (pid > 0)
         return;
+    for (int i = 0; i < nr_cpus; i++)
+        if (fork() == 0)
+            pulse(i, &count[i]);
     for (;;) {
         /* A full port means that the host is not reading, so a lost beat is no
          * loss; the port takes a small frame whole or not at all. */
-        if (write(lab->relay.control_fd, &beat, sizeof(beat)) < 0 && errno != EAGAIN)
+        if (all_alive(count, seen, nr_cpus) &&
+            write(lab->relay.control_fd, &beat, sizeof(beat)) < 0 && errno != EAGAIN)
             _exit(1);
         sleep(1);
     }

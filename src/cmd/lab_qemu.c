@@ -132,10 +132,13 @@ static void arguments_build(struct arguments *a, const struct lab_machine *m,
      * compare it with slower clocks is misled when the host is busy.
      * acpi=noirq: interrupt routes from the MP table, which needs no interpreter,
      * emulated, for every device.  cryptomgr.notests: self-tests of ciphers that
-     * nobody uses here. */
+     * nobody uses here.  nohz=off highres=off: a timer that beats by itself, since
+     * QEMU 7.2 now and then loses an interrupt that comes as L2 is left (its flag is
+     * not changed atomically there), and a processor that waited for the lost one to
+     * set the next would wait for ever. */
     arg(a, "-append");
     arg(a, "console=ttyS0 panic=-1 oops=panic tsc=reliable acpi=noirq cryptomgr.notests "
-        "loglevel=%d", m->verbose ? 7 : 4);
+        "nohz=off highres=off loglevel=%d", m->verbose ? 7 : 4);
     arg(a, "-serial");
     arg(a, "stdio");
     arg(a, "-device");

@@ -13,8 +13,8 @@
 
 #include "program.h"
 
-#define NR_ROUND_TRIPS 1000
-#define NR_MOVES 1000
+#define NR_ROUND_TRIPS 5000
+#define NR_MOVES 2000
 
 static void move_to(int cpu)
 {
