@@ -17,7 +17,7 @@ struct xen_vbd;
 
 #define XEN_VBD_QUEUES_MAX  64u
 /* a good poll_max_ns: about what one wake-up of a sleeping thread costs */
-#define XEN_VBD_POLL_MAX_NS 100000u
+#define XEN_VBD_POLL_MAX_NS 1500000u
 
 /* Everything pointed at must outlive the device, except the disk's path and the
  * name, which are copied. */

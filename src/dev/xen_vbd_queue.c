@@ -8,8 +8,8 @@
  * Polling.  While the thread polls, the ring's req_event stays where it is, so
  * the guest does not notify: each notification saved is an exit of the guest and
  * a wake-up of this thread.  How long to poll is learnt from what polling met:
- *   - work after t ns: the window becomes at least 2 t (up to poll_max_ns);
- *   - nothing: it halves, and is given up below POLL_MIN_NS;
+ *   - work after t ns: the window becomes at least 4 t (up to poll_max_ns);
+ *   - nothing: it loses a quarter, and is given up below POLL_MIN_NS;
  *   - once given up, one idle period in POLL_PROBE_EVERY polls for the longest
  *     window, to learn whether that would pay again.
  * Whether sleeping was long cannot tell: that figure holds the exit and the
@@ -18,6 +18,10 @@
  * processor nobody else wants it costs little.  Time in which somebody else had
  * it is not polling and does not count: a guest that fills its ring while this
  * thread waits its turn is then met by one turn for all of it.
+ *
+ * Interrupts.  One for a vCPU that runs is owed for a while (xen/hostport.h): most
+ * often the guest is in the shim again before OWED_MAX_NS have passed and needs none.
+ * What is owed is paid before the thread sleeps, at the latest.
  *
  * Sleeping.  vbd_ring_arm() asks for a notification and looks at the ring once
  * more; then blk_queue_wait() sleeps for the port's kick_fd and for completions
@@ -41,6 +45,7 @@
 #define POLL_MIN_NS       4000u
 #define POLL_YIELD_NS     10000u
 #define POLL_PROBE_EVERY  16u
+#define OWED_MAX_NS       200000u
 
 struct vbd_queue {
     struct vbd_queue_params params;
@@ -54,6 +59,7 @@ struct vbd_queue {
     cacheline_aligned struct vbd_ring ring;
     struct blk_queue *blk;
     uint64_t poll_window_ns;
+    uint64_t owed_since_ns;         /* an interrupt is owed to the guest; 0: none */
     unsigned idle_since_probe;
     const char *fault;              /* the ring's, for other threads */
     uint64_t interrupts, kicks, sleeps, polls_hit, polls_missed;
@@ -101,6 +107,30 @@ static void fault_report(struct vbd_queue *q)
     event_raise(q->params.fault_fd);
 }
 
+static void sent(struct vbd_queue *q, enum xen_hostport_sent what)
+{
+    if (what == XEN_HOSTPORT_RAISED)
+        count(&q->interrupts);
+}
+
+static void notify(struct vbd_queue *q)
+{
+    enum xen_hostport_sent what = xen_hostport_send(q->params.port, true);
+
+    if (what == XEN_HOSTPORT_OWED)
+        q->owed_since_ns = loop_now_ns();
+    sent(q, what);
+}
+
+/* Pays the interrupt that is owed when it is late, or as soon as it is not needed. */
+static void notify_owed(struct vbd_queue *q, bool late)
+{
+    if (!late && load_relaxed(&q->params.port->link->pending))
+        return;
+    q->owed_since_ns = 0;
+    sent(q, xen_hostport_raise_owed(q->params.port));
+}
+
 /* How much was done. */
 static unsigned queue_turn(struct vbd_queue *q)
 {
@@ -108,8 +138,10 @@ static unsigned queue_turn(struct vbd_queue *q)
 
     blk_queue_flush(q->blk);
     done += blk_queue_reap(q->blk);
-    if (vbd_ring_publish(&q->ring) && xen_hostport_notify(q->params.port))
-        count(&q->interrupts);
+    if (vbd_ring_publish(&q->ring))
+        notify(q);
+    else if (q->owed_since_ns)
+        notify_owed(q, loop_now_ns() - q->owed_since_ns > OWED_MAX_NS);
     if (unlikely(vbd_ring_fault(&q->ring) && !q->fault))
         fault_report(q);
     return done;
@@ -138,7 +170,7 @@ static bool queue_poll(struct vbd_queue *q)
         uint64_t now;
 
         if (queue_turn(q)) {
-            q->poll_window_ns = max_of(q->poll_window_ns, 2 * spent + POLL_MIN_NS);
+            q->poll_window_ns = max_of(q->poll_window_ns, 4 * (spent + POLL_MIN_NS));
             q->poll_window_ns = min_of(q->poll_window_ns, q->params.poll_max_ns);
             count(&q->polls_hit);
             return true;
@@ -153,7 +185,9 @@ static bool queue_poll(struct vbd_queue *q)
         spent += min_of(now - last, POLL_YIELD_NS);
         last = now;
     }
-    q->poll_window_ns = q->poll_window_ns / 2 < POLL_MIN_NS ? 0 : q->poll_window_ns / 2;
+    q->poll_window_ns -= q->poll_window_ns / 4;
+    if (q->poll_window_ns < POLL_MIN_NS)
+        q->poll_window_ns = 0;
     count(&q->polls_missed);
     return false;
 }
@@ -162,6 +196,8 @@ static void queue_sleep(struct vbd_queue *q)
 {
     uint64_t n;
 
+    if (q->owed_since_ns)
+        notify_owed(q, true);
     count(&q->sleeps);
     if (!blk_queue_wait(q->blk, -1))
         return;
@@ -190,6 +226,8 @@ static void *queue_main(void *arg)
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             queue_sleep(q);
     }
+    if (q->owed_since_ns)
+        notify_owed(q, true);
     vbd_ring_free(&q->ring);
     return NULL;
 }

@@ -35,6 +35,7 @@
 #define SHIM_OFF_STATUS      0x05000        /* struct shim_status */
 #define SHIM_OFF_REQUESTS    0x05800        /* struct shim_requests */
 #define SHIM_OFF_VCPU_STATUS 0x06000        /* struct shim_vcpu_status, a page each */
+#define SHIM_OFF_WAKERS      0x46000        /* struct xen_hostwaker[SHIM_VCPUS_MAX] */
 #define SHIM_OFF_LINKS       0x50000        /* struct xen_hostlink[XEN_HOSTLINK_MAX] */
 #define SHIM_OFF_GRANTS      0x80000        /* SHIM_GRANT_FRAMES pages */
 #define SHIM_OFF_IMAGE       0x200000       /* the program, see SHIM_IMAGE_VA */
@@ -133,6 +134,7 @@ enum shim_trap_counter {
     SHIM_TRAP_BOUNCED, SHIM_TRAP_EMULATED, SHIM_TRAP_PTE_USER, SHIM_TRAP_PTE_WRITE,
     SHIM_TRAP_KICK, SHIM_TRAP_TIMER, SHIM_TRAP_LINK, SHIM_TRAP_FLUSH, SHIM_TRAP_SYSCALL,
     SHIM_TRAP_UPCALL, SHIM_TRAP_HALT, SHIM_TRAP_IPI, SHIM_TRAP_DOORBELL,
+    SHIM_TRAP_IDLE_POLL,
     SHIM_NR_TRAP_COUNTERS,
 };
 
@@ -148,7 +150,9 @@ struct shim_vcpu_status {
 _Static_assert(sizeof(struct shim_boot) <= SHIM_OFF_SHARED_INFO - SHIM_OFF_BOOT, "boot record");
 _Static_assert(sizeof(struct shim_status) <= SHIM_OFF_REQUESTS - SHIM_OFF_STATUS, "status");
 _Static_assert(sizeof(struct shim_vcpu_status) <= PAGE_SIZE, "status page");
-_Static_assert(SHIM_OFF_VCPU_STATUS + SHIM_VCPUS_MAX * PAGE_SIZE <= SHIM_OFF_LINKS, "layout");
+_Static_assert(SHIM_OFF_VCPU_STATUS + SHIM_VCPUS_MAX * PAGE_SIZE <= SHIM_OFF_WAKERS, "layout");
+_Static_assert(SHIM_OFF_WAKERS + SHIM_VCPUS_MAX * sizeof(struct xen_hostwaker) <=
+               SHIM_OFF_LINKS, "layout");
 _Static_assert(SHIM_OFF_LINKS + XEN_HOSTLINK_MAX * sizeof(struct xen_hostlink) <= SHIM_OFF_GRANTS,
                "layout");
 

@@ -141,6 +141,7 @@ void shim_deliver(struct shim_vcpu *v, struct shim_regs *r)
             shim_bounce_callback(v, r, SHIM_CALLBACK_NMI);
         }
     }
+    event_attend(v);
     if (evtchn_upcall_due(&shim_domain.evtchn, v->id) &&
         v->callback[SHIM_CALLBACK_EVENT].address) {
         v->status->traps[SHIM_TRAP_UPCALL]++;

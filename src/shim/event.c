@@ -11,8 +11,9 @@ static struct shim_requests *requests(void)
 
 static void vcpu_kick(void *ctx, unsigned vcpu)
 {
-    /* the calling vCPU looks on its way back to the guest */
-    if (vcpu != shim_vcpu_current()->id)
+    /* the calling vCPU looks on its way back to the guest, one that polls looks anyhow;
+     * the locked instruction before this call pairs with state_change() in idle.c */
+    if (vcpu != shim_vcpu_current()->id && load_relaxed(&shim_vcpu(vcpu)->waker->state) != XEN_HOSTWAKER_POLLING)
         apic_ipi(vcpu, SHIM_VECTOR_KICK);
 }
 
@@ -147,6 +148,15 @@ void event_links_serve(struct shim_vcpu *v)
             if (load_relaxed(&l->pending) && __atomic_exchange_n(&l->pending, 0, __ATOMIC_SEQ_CST))
                 evtchn_host_event(&shim_domain.evtchn, load_relaxed(&l->port));
         }
+    }
+}
+
+void event_attend(struct shim_vcpu *v)
+{
+    /* pairs with xen_hostport_send(): what is pending is seen after this */
+    if (unlikely(load_relaxed(&v->waker->attention))) {
+        swap_acq_rel(&v->waker->attention, 0);
+        event_links_serve(v);
     }
 }
 

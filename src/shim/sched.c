@@ -35,21 +35,9 @@ void sched_runstate(struct shim_vcpu *v, int state)
     v->runstate.state_entry_time = now;
 }
 
-static void idle_begin(struct shim_vcpu *v)
+static bool block_over(struct shim_vcpu *v)
 {
-    sched_runstate(v, RUNSTATE_blocked);
-    store_relaxed(&v->idle, 1);
-    store_relaxed(&v->status->blocked, 1);
-}
-
-static void idle_end(struct shim_vcpu *v)
-{
-    store_relaxed(&v->status->blocked, 0);
-    store_relaxed(&v->idle, 0);
-    barrier_full();     /* pairs with tlb_flush_vcpus(): idle stored, wanted read */
-    tlb_flush_serve(v);
-    sched_runstate(v, RUNSTATE_running);
-    sched_runstate_publish(v);
+    return event_due(v);
 }
 
 /* SCHEDOP_block: until there is an event to deliver. */
@@ -57,14 +45,14 @@ static void block(struct shim_vcpu *v)
 {
     store_relaxed(&evtchn_vcpu_info(&shim_domain.evtchn, v->id)->evtchn_upcall_mask, 0);
     barrier_full();     /* unmasked before pending is read, as a sender does the reverse */
-    if (event_due(v))
-        return;
-    idle_begin(v);
-    while (!event_due(v)) {
-        v->status->traps[SHIM_TRAP_HALT]++;
-        shim_halt();
-    }
-    idle_end(v);
+    idle_wait(v, block_over);
+}
+
+/* What ends a poll: an event on its ports, one to deliver, the timeout. */
+static bool poll_over(struct shim_vcpu *v)
+{
+    return !evtchn_poll_waiting(&shim_domain.evtchn, v->id) || event_due(v) ||
+           (v->poll_timed && v->poll_ns <= time_now_ns());
 }
 
 static int64_t poll(struct shim_vcpu *v, uint64_t arg_va)
@@ -83,16 +71,11 @@ static int64_t poll(struct shim_vcpu *v, uint64_t arg_va)
     if (rc != EVTCHN_POLL_WAIT)
         return rc;
     v->poll_ns = op.timeout;
+    v->poll_timed = op.timeout != 0;
     if (op.timeout)
         time_arm(v);
-    idle_begin(v);
-    while (evtchn_poll_waiting(&shim_domain.evtchn, v->id) && !event_due(v) &&
-           (!op.timeout || v->poll_ns > time_now_ns())) {
-        v->status->traps[SHIM_TRAP_HALT]++;
-        shim_halt();
-    }
+    idle_wait(v, poll_over);
     v->poll_ns = 0;
-    idle_end(v);
     evtchn_poll_end(&shim_domain.evtchn, v->id);
     return 0;
 }

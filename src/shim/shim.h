@@ -80,6 +80,7 @@ struct shim_vcpu {
     bool eoi_paravirt;
 
     struct shim_vcpu_status *status;
+    struct xen_hostwaker *waker;
     struct shim_tables *tables;
 
     /* MMU */
@@ -101,6 +102,8 @@ struct shim_vcpu {
 
     /* time, guest ns; 0: not set */
     uint64_t singleshot_ns, periodic_ns, periodic_next_ns, poll_ns;
+    bool poll_timed;            /* SCHEDOP_poll has a timeout */
+    uint32_t idle_poll_ns;      /* how long to poll before HLT; see idle.c */
     uint64_t armed_tsc;         /* what the LAPIC holds; 0: nothing */
 
     /* vcpu_time_info and runstate */
@@ -237,6 +240,8 @@ int64_t event_channel_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
 /* True when the vCPU should stop waiting and go back to its guest. */
 bool event_due(struct shim_vcpu *v);
 void event_links_serve(struct shim_vcpu *v);
+/* The same when the host wants it; for every way back to the guest. */
+void event_attend(struct shim_vcpu *v);
 
 /* apic.c */
 void apic_init(struct shim_vcpu *v);
@@ -258,6 +263,10 @@ int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg
 void sched_wait_up(struct shim_vcpu *v);
 void sched_runstate(struct shim_vcpu *v, int state);
 void sched_runstate_publish(struct shim_vcpu *v);
+
+/* idle.c: waits until over() is true; interrupts are served meanwhile. */
+typedef bool idle_over(struct shim_vcpu *v);
+void idle_wait(struct shim_vcpu *v, idle_over *over);
 
 /* memory.c */
 int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);

@@ -159,6 +159,7 @@ struct shim_regs *shim_start(uint64_t id)
     v->kernel_mode = true;
     v->tables = &shim_tables[id];
     v->status = shim_dm(SHIM_GPA + SHIM_OFF_VCPU_STATUS + id * PAGE_SIZE);
+    v->waker = (struct xen_hostwaker *)shim_dm(SHIM_GPA + SHIM_OFF_WAKERS) + id;
     if (id == 0) {
         domain_init();
         b = shim_domain.boot;

@@ -24,14 +24,13 @@ struct slot {
 struct pv_links {
     struct kvm_vm *vm;
     unsigned nr_vcpus;
-    struct xen_hostlink *links;
-    struct shim_requests *requests;
+    struct pv_links_shared shared;
     pthread_mutex_t lock;
     struct slot slot[XEN_HOSTLINK_MAX];
 };
 
-int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, struct xen_hostlink *links,
-                    struct shim_requests *requests, struct pv_links **out, struct err *e)
+int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const struct pv_links_shared *shared,
+                    struct pv_links **out, struct err *e)
 {
     struct kvm_irq_route route[SHIM_VCPUS_MAX];
     struct pv_links *l = calloc(1, sizeof(*l));
@@ -39,8 +38,7 @@ int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, struct xen_hostlink *l
 
     if (!l)
         return err_set(e, ENOMEM, "out of memory");
-    *l = (struct pv_links){ .vm = vm, .nr_vcpus = nr_vcpus, .links = links,
-                            .requests = requests };
+    *l = (struct pv_links){ .vm = vm, .nr_vcpus = nr_vcpus, .shared = *shared };
     pthread_mutex_init(&l->lock, NULL);
     for (unsigned i = 0; i < nr_vcpus; i++)
         route[i] = (struct kvm_irq_route){ .gsi = i, .apic_id = i, .vector = SHIM_VECTOR_LINK };
@@ -114,9 +112,10 @@ static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
     }
     s->doorbell = true;
     *p = (struct xen_hostport){ .kick_fd = s->kick_fd, .irq_fd = s->irq_fd,
-                                .link = &l->links[index], .index = index };
-    store_relaxed(&l->links[index].pending, 0);
-    store_relaxed(&l->links[index].port, guest_port);
+                                .link = &l->shared.links[index], .index = index,
+                                .wakers = l->shared.wakers, .nr_wakers = l->nr_vcpus };
+    store_relaxed(&l->shared.links[index].pending, 0);
+    store_relaxed(&l->shared.links[index].port, guest_port);
     return 0;
 }
 
@@ -135,9 +134,9 @@ static void ask(struct pv_links *l, unsigned index, enum xen_hostlink_request re
 {
     const uint64_t one = 1;
 
-    store_release(&l->links[index].request, request);
-    fetch_or(&l->requests->links[index / 64], (uint64_t)1 << (index % 64));
-    store_release(&l->requests->any, 1);    /* pairs with requests_serve() of the shim */
+    store_release(&l->shared.links[index].request, request);
+    fetch_or(&l->shared.requests->links[index / 64], (uint64_t)1 << (index % 64));
+    store_release(&l->shared.requests->any, 1);    /* pairs with requests_serve() of the shim */
     if (write(l->slot[index].irq_fd, &one, sizeof(one)) < 0)
         return;     /* the counter is full: the interrupt is on its way */
 }
@@ -175,10 +174,10 @@ static void links_unbind(void *owner, struct xen_hostport *p)
     doorbell_remove(l, s);
     close(s->kick_fd);
     s->kick_fd = -1;
-    switch (load_acquire(&l->links[p->index].state)) {
+    switch (load_acquire(&l->shared.links[p->index].state)) {
     case XEN_HOSTLINK_CLOSED:
     case XEN_HOSTLINK_REFUSED:
-        store_relaxed(&l->links[p->index].state, XEN_HOSTLINK_FREE);
+        store_relaxed(&l->shared.links[p->index].state, XEN_HOSTLINK_FREE);
         slot_release(l, s);
         break;
     default:
@@ -200,8 +199,8 @@ void pv_links_changed(struct pv_links *l, uint32_t index)
         return;
     pthread_mutex_lock(&l->lock);
     s = &l->slot[index];
-    state = load_acquire(&l->links[index].state);
-    vcpu = load_relaxed(&l->links[index].vcpu);
+    state = load_acquire(&l->shared.links[index].state);
+    vcpu = load_relaxed(&l->shared.links[index].vcpu);
     if (s->used && s->waiting && state != XEN_HOSTLINK_BOUND) {
         slot_release(l, s);
     } else if (s->used && state == XEN_HOSTLINK_CLOSED) {

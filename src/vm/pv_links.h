@@ -11,10 +11,17 @@
 
 struct pv_links;
 
-/* links and requests are the shared records; all must outlive the links.  Sets
- * the VM's routes: gsi n raises SHIM_VECTOR_LINK on vCPU n.  0 or -errno. */
-int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, struct xen_hostlink *links,
-                    struct shim_requests *requests, struct pv_links **out, struct err *e);
+/* What the process and the shim share about links. */
+struct pv_links_shared {
+    struct xen_hostlink *links;                 /* XEN_HOSTLINK_MAX */
+    struct shim_requests *requests;
+    struct xen_hostwaker *wakers;       /* one for each vCPU */
+};
+
+/* The VM and the shared records must outlive the links.  Sets the VM's routes: gsi n
+ * raises SHIM_VECTOR_LINK on vCPU n.  0 or -errno. */
+int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const struct pv_links_shared *shared,
+                    struct pv_links **out, struct err *e);
 /* Every port is gone, its device stopped; NULL is allowed. */
 void pv_links_free(struct pv_links *l);
 

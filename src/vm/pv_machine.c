@@ -310,8 +310,7 @@ static int create(struct pv_machine *m, const struct vm_config *c, unsigned domi
     if (!rc)
         fill_boot(m, c, domid);
     if (!rc)
-        rc = pv_links_create(m->vm, m->nr_vcpus, m->memory.links, m->memory.requests, &m->links,
-                             e);
+        rc = pv_links_create(m->vm, m->nr_vcpus, &m->memory.shared, &m->links, e);
     if (!rc)
         rc = kvm_vcpu_threads_start(m->vcpu, m->nr_vcpus, &exit_ops, m, &m->threads, e);
     return rc;

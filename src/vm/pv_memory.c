@@ -200,10 +200,14 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
         .ram_bytes = ram_bytes,
         .boot = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_BOOT), sizeof(struct shim_boot)),
         .status = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_STATUS), sizeof(struct shim_status)),
-        .requests = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_REQUESTS),
-                                  sizeof(struct shim_requests)),
-        .links = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_LINKS),
-                               XEN_HOSTLINK_MAX * sizeof(struct xen_hostlink)),
+        .shared = {
+            .requests = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_REQUESTS),
+                                      sizeof(struct shim_requests)),
+            .wakers = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_WAKERS),
+                                     SHIM_VCPUS_MAX * sizeof(struct xen_hostwaker)),
+            .links = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_LINKS),
+                                   XEN_HOSTLINK_MAX * sizeof(struct xen_hostlink)),
+        },
         .grants = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_GRANTS),
                                 SHIM_GRANT_FRAMES * PAGE_SIZE),
     };

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "mem/guest_mem.h"
 #include "shim/abi.h"
+#include "vm/pv_links.h"
 
 struct pv_memory {
     struct guest_mem *mem;
@@ -15,8 +16,7 @@ struct pv_memory {
     uint64_t ram_bytes;
     struct shim_boot *boot;
     struct shim_status *status;
-    struct shim_requests *requests;
-    struct xen_hostlink *links;
+    struct pv_links_shared shared;
     void *grants;
     uint64_t entry;             /* of the shim */
 };

@@ -8,6 +8,14 @@
  * the shim touches.  Guest to host: a doorbell, the guest's port number written
  * to XEN_DOORBELL_IO_PORT, which KVM turns into the link's eventfd.
  *
+ * Interrupts are dear, so they are left out where the vCPU looks anyhow, which
+ * struct xen_hostwaker is for: one that polls before it halts sees its links, and one
+ * that runs passes through the shim often, where a set `attention` makes it look; the
+ * interrupt it is still owed may then wait a little.  One that is halted must have it
+ * at once.  Nothing is lost: both sides store before they look, with a full barrier
+ * between: the host `pending`, then `state`; the vCPU, when it stops running or
+ * polling, `state`, then `pending`.
+ *
  * Life: the host fills `port`, stores `request`, raises the interrupt; the shim
  * judges the port, stores `state`.  Only the host writes the first line (but
  * for the shim's clearing of `pending`), only the shim the second. */
@@ -33,6 +41,18 @@ struct xen_hostlink {
     uint32_t port;          /* the guest's port */
     cacheline_aligned uint32_t state;   /* enum xen_hostlink_state */
     uint32_t vcpu;          /* where the guest wants it */
+};
+
+enum xen_hostwaker_state {
+    XEN_HOSTWAKER_RUNNING,  /* the guest, or the shim for it */
+    XEN_HOSTWAKER_POLLING,  /* idle, looking at its links */
+    XEN_HOSTWAKER_HALTED,   /* until an interrupt */
+};
+
+/* One for each vCPU. */
+struct xen_hostwaker {
+    cacheline_aligned uint32_t state;       /* enum xen_hostwaker_state; the shim writes */
+    cacheline_aligned uint32_t attention;   /* the host sets, the shim clears */
 };
 
 #endif

@@ -16,6 +16,8 @@ struct xen_hostport {
     int kick_fd;                    /* eventfd, non-blocking: the guest sent */
     int irq_fd;                     /* eventfd: raises the link's interrupt */
     struct xen_hostlink *link;      /* shared with the shim */
+    struct xen_hostwaker *wakers;   /* of nr_wakers vCPUs, shared; none: NULL, 0 */
+    unsigned nr_wakers;
     unsigned index;                 /* the owner's */
 };
 
@@ -27,18 +29,61 @@ struct xen_hostport_ops {
     void (*unbind)(void *owner, struct xen_hostport *p);
 };
 
-/* Sends to the guest.  One thread at a time per port; takes no lock; a system
- * call only when the guest has taken the previous event.  True when it made
- * the system call (an interrupt was raised). */
-static inline bool xen_hostport_notify(struct xen_hostport *p)
+enum xen_hostport_sent {
+    XEN_HOSTPORT_SEEN,      /* the guest knows, or will without more ado */
+    XEN_HOSTPORT_RAISED,    /* an interrupt was raised: a system call */
+    XEN_HOSTPORT_OWED,      /* xen_hostport_raise_owed() must follow soon */
+};
+
+static inline enum xen_hostport_sent xen_hostport_raise(struct xen_hostport *p)
 {
     const uint64_t one = 1;
 
-    /* pairs with the shim's exchange to 0: what was written before this call
-     * is seen by a guest that sees the event */
+    return write(p->irq_fd, &one, sizeof(one)) == sizeof(one) ? XEN_HOSTPORT_RAISED
+                                                              : XEN_HOSTPORT_SEEN;
+}
+
+/* Sends to the guest.  One thread at a time per port; takes no lock; a system call
+ * only when the guest has taken the previous event and nothing else makes it look.
+ * may_owe: the caller can see to XEN_HOSTPORT_OWED, which is returned for a vCPU that
+ * runs. */
+static inline enum xen_hostport_sent xen_hostport_send(struct xen_hostport *p, bool may_owe)
+{
+    struct xen_hostwaker *w;
+    uint32_t vcpu;
+
+    /* pairs with the shim's exchange to 0: what was written before this call is seen by
+     * a guest that sees the event; and with the shim's barrier after it stores `state` */
     if (__atomic_exchange_n(&p->link->pending, 1, __ATOMIC_SEQ_CST))
-        return false;
-    return write(p->irq_fd, &one, sizeof(one)) == sizeof(one);
+        return XEN_HOSTPORT_SEEN;
+    vcpu = load_relaxed(&p->link->vcpu);
+    if (vcpu >= p->nr_wakers)
+        return xen_hostport_raise(p);
+    w = &p->wakers[vcpu];
+    switch (load_relaxed(&w->state)) {
+    case XEN_HOSTWAKER_POLLING:
+        return XEN_HOSTPORT_SEEN;
+    case XEN_HOSTWAKER_RUNNING:
+        if (!may_owe)
+            break;
+        store_release(&w->attention, 1);    /* pairs with event_attend() of the shim */
+        return XEN_HOSTPORT_OWED;
+    default:
+        break;
+    }
+    return xen_hostport_raise(p);
+}
+
+/* The same at once. */
+static inline void xen_hostport_notify(struct xen_hostport *p)
+{
+    xen_hostport_send(p, false);
+}
+
+/* Pays what XEN_HOSTPORT_OWED promised, unless the guest has looked meanwhile. */
+static inline enum xen_hostport_sent xen_hostport_raise_owed(struct xen_hostport *p)
+{
+    return load_acquire(&p->link->pending) ? xen_hostport_raise(p) : XEN_HOSTPORT_SEEN;
 }
 
 #endif

@@ -41,9 +41,9 @@ def test_panic_is_a_crash_that_on_crash_decides(world):
 def test_crash_restart(world):
     guest = Guest(world, """
 [ -e /proc/sys/kernel ] && echo c >/proc/sysrq-trigger
-""", on_crash="restart").create().booted()
-    first = guest.domid
-    guest.booted()
+""", on_crash="restart").create()
+    first = guest.domid         # before it can have crashed
+    guest.booted().booted()
     need(guest.domid != first, "the same number")
     world.xl("destroy", "guest")
 

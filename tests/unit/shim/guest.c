@@ -89,6 +89,10 @@ void sched_wait_up(struct shim_vcpu *v)
 {
 }
 
+void event_attend(struct shim_vcpu *v)
+{
+}
+
 void tlb_flush_local(void)
 {
     fake_cpu.nr_flushes++;
