@@ -12,6 +12,8 @@
  *   - nothing: it loses a quarter, and is given up below POLL_MIN_NS;
  *   - once given up, one idle period in POLL_PROBE_EVERY polls for the longest
  *     window, to learn whether that would pay again.
+ * What polling saves is an exit of the guest, so where an exit is dear (an emulator, a
+ * nested guest) the window may be as long as POLL_MAX_EXITS of them.
  * Whether sleeping was long cannot tell: that figure holds the exit and the
  * wake-up that polling would have saved.  sched_yield() every POLL_YIELD_NS lets
  * another thread have the processor, a virtual CPU of the guest not least; on a
@@ -45,6 +47,8 @@
 #define POLL_MIN_NS       4000u
 #define POLL_YIELD_NS     10000u
 #define POLL_PROBE_EVERY  16u
+#define POLL_MAX_EXITS    32u
+#define POLL_LIMIT_NS     2000000u
 #define OWED_MAX_NS       200000u
 
 struct vbd_queue {
@@ -59,6 +63,7 @@ struct vbd_queue {
     cacheline_aligned struct vbd_ring ring;
     struct blk_queue *blk;
     uint64_t poll_window_ns;
+    uint64_t poll_max_ns;
     uint64_t owed_since_ns;         /* an interrupt is owed to the guest; 0: none */
     unsigned idle_since_probe;
     const char *fault;              /* the ring's, for other threads */
@@ -76,6 +81,13 @@ static void event_raise(int fd)
 
     if (write(fd, &one, sizeof(one)) < 0)
         return;     /* the counter is full: whoever reads it has been told */
+}
+
+static uint64_t poll_max(const struct vbd_queue_params *p)
+{
+    uint64_t ns = max_of(p->poll_max_ns, POLL_MAX_EXITS * xen_hostport_exit_ns(p->port));
+
+    return p->poll_max_ns ? min_of(ns, (uint64_t)POLL_LIMIT_NS) : 0;
 }
 
 static int queue_open(struct vbd_queue *q, struct err *e)
@@ -97,6 +109,7 @@ static int queue_open(struct vbd_queue *q, struct err *e)
         return rc;
     }
     vbd_ring_set_queue(&q->ring, q->blk);
+    q->poll_max_ns = poll_max(&q->params);
     return 0;
 }
 
@@ -155,7 +168,7 @@ static uint64_t poll_window(struct vbd_queue *q)
     if (++q->idle_since_probe < POLL_PROBE_EVERY)
         return 0;
     q->idle_since_probe = 0;
-    return q->params.poll_max_ns;
+    return q->poll_max_ns;
 }
 
 /* True when there was work. */
@@ -171,7 +184,7 @@ static bool queue_poll(struct vbd_queue *q)
 
         if (queue_turn(q)) {
             q->poll_window_ns = max_of(q->poll_window_ns, 4 * (spent + POLL_MIN_NS));
-            q->poll_window_ns = min_of(q->poll_window_ns, q->params.poll_max_ns);
+            q->poll_window_ns = min_of(q->poll_window_ns, q->poll_max_ns);
             count(&q->polls_hit);
             return true;
         }

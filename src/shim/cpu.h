@@ -128,6 +128,13 @@ static inline void cpu_debugreg_write(unsigned n, uint64_t value)
     }
 }
 
+static inline void cpu_cpuid_leave(void)
+{
+    uint32_t leaf = 0, index = 0;
+
+    __asm__ volatile("cpuid" : "+a"(leaf), "+c"(index) : : "rbx", "rdx", "memory");
+}
+
 static inline void cpu_clts(void)
 {
     __asm__ volatile("clts" : : : "memory");

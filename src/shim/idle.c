@@ -6,19 +6,44 @@
  *
  * For how long is learnt, as KVM's halt_poll_ns is: what came after t ns makes the
  * window 2 t, if that is not longer than a wait may be; polling in vain halves it,
- * and it is given up below IDLE_POLL_MIN_NS.  Polling takes the processor from
- * whoever else the host has for it, so a step that took long ends it: somebody else
- * had the processor. */
+ * and it is given up below IDLE_POLL_MIN_NS.  What it may cost at most is counted in
+ * exits, since exits are what it saves: they take a microsecond on a processor, forty
+ * in an emulator.  Polling takes the processor from whoever else the host has for it,
+ * so a step that took long ends it: somebody else had the processor. */
 #include "shim/cpu.h"
 #include "shim/shim.h"
 
-#define IDLE_POLL_MAX_NS 400000u
-#define IDLE_POLL_MIN_NS 8000u
-#define IDLE_POLL_GAP_NS 250000u
+#define IDLE_POLL_MAX_EXITS 64
+#define IDLE_POLL_GAP_EXITS 16
+#define IDLE_POLL_MIN_NS    8000u
+/* Bounds on what an exit is taken to cost, and how often it is measured. */
+#define EXIT_MIN_NS  1500u
+#define EXIT_MAX_NS  50000u
+#define EXIT_SAMPLES 8
+
+/* CPUID leaves the VM on every processor. */
+void idle_init(struct shim_vcpu *v)
+{
+    uint64_t least = EXIT_MAX_NS;
+
+    for (unsigned i = 0; i < EXIT_SAMPLES; i++) {
+        uint64_t began_ns = time_now_ns();
+
+        cpu_cpuid_leave();
+        least = min_of(least, time_now_ns() - began_ns);
+    }
+    v->exit_ns = (uint32_t)max_of(least, (uint64_t)EXIT_MIN_NS);
+    store_relaxed(&v->waker->exit_ns, v->exit_ns);
+}
+
+static uint32_t window_max_ns(const struct shim_vcpu *v)
+{
+    return IDLE_POLL_MAX_EXITS * v->exit_ns;
+}
 
 static void window_grow(struct shim_vcpu *v, uint64_t waited_ns)
 {
-    uint32_t window_ns = (uint32_t)min_of(2 * waited_ns, (uint64_t)IDLE_POLL_MAX_NS);
+    uint32_t window_ns = (uint32_t)min_of(2 * waited_ns, (uint64_t)window_max_ns(v));
 
     v->idle_poll_ns = max_of(v->idle_poll_ns, window_ns);
 }
@@ -44,7 +69,7 @@ static bool poll_window(struct shim_vcpu *v, idle_over *over, uint64_t began_ns)
 
     while (!over(v)) {
         now = time_now_ns();
-        if (now - began_ns > v->idle_poll_ns || now - last > IDLE_POLL_GAP_NS)
+        if (now - began_ns > v->idle_poll_ns || now - last > IDLE_POLL_GAP_EXITS * v->exit_ns)
             return false;
         last = now;
         cpu_interrupt_window();
@@ -72,7 +97,7 @@ static void poll_then_halt(struct shim_vcpu *v, idle_over *over)
         shim_halt();
     }
     waited_ns = time_now_ns() - began_ns;
-    if (waited_ns < IDLE_POLL_MAX_NS)
+    if (waited_ns < window_max_ns(v))
         window_grow(v, waited_ns);
 }
 

@@ -103,6 +103,7 @@ struct shim_vcpu {
     /* time, guest ns; 0: not set */
     uint64_t singleshot_ns, periodic_ns, periodic_next_ns, poll_ns;
     bool poll_timed;            /* SCHEDOP_poll has a timeout */
+    uint32_t exit_ns;           /* what an exit of the VM costs */
     uint32_t idle_poll_ns;      /* how long to poll before HLT; see idle.c */
     uint64_t armed_tsc;         /* what the LAPIC holds; 0: nothing */
 
@@ -264,7 +265,9 @@ void sched_wait_up(struct shim_vcpu *v);
 void sched_runstate(struct shim_vcpu *v, int state);
 void sched_runstate_publish(struct shim_vcpu *v);
 
-/* idle.c: waits until over() is true; interrupts are served meanwhile. */
+/* idle.c */
+void idle_init(struct shim_vcpu *v);
+/* Waits until over() is true; interrupts are served meanwhile. */
 typedef bool idle_over(struct shim_vcpu *v);
 void idle_wait(struct shim_vcpu *v, idle_over *over);
 

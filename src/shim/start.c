@@ -182,6 +182,7 @@ struct shim_regs *shim_start(uint64_t id)
     emulate_debugregs_start(v);
     descriptor_set_ldt(v, v->ldt_base, v->ldt_entries);
     time_init(v);
+    idle_init(v);
     wrmsr(MSR_FS_BASE, v->fs_base);
     wrmsr(MSR_GS_BASE, v->gs_base_kernel);
     wrmsr(MSR_KERNEL_GS_BASE, v->gs_base_user);

@@ -52,6 +52,7 @@ enum xen_hostwaker_state {
 /* One for each vCPU. */
 struct xen_hostwaker {
     cacheline_aligned uint32_t state;       /* enum xen_hostwaker_state; the shim writes */
+    uint32_t exit_ns;                       /* what leaving the VM costs; the shim writes */
     cacheline_aligned uint32_t attention;   /* the host sets, the shim clears */
 };
 

@@ -80,6 +80,14 @@ static inline void xen_hostport_notify(struct xen_hostport *p)
     xen_hostport_send(p, false);
 }
 
+/* What leaving the VM costs there, ns, as the guest says; 0: it has not said. */
+static inline uint64_t xen_hostport_exit_ns(const struct xen_hostport *p)
+{
+    uint32_t vcpu = load_relaxed(&p->link->vcpu);
+
+    return vcpu < p->nr_wakers ? load_relaxed(&p->wakers[vcpu].exit_ns) : 0;
+}
+
 /* Pays what XEN_HOSTPORT_OWED promised, unless the guest has looked meanwhile. */
 static inline enum xen_hostport_sent xen_hostport_raise_owed(struct xen_hostport *p)
 {
