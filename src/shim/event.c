@@ -11,9 +11,11 @@ static struct shim_requests *requests(void)
 
 static void vcpu_kick(void *ctx, unsigned vcpu)
 {
-    /* the calling vCPU looks on its way back to the guest, one that polls looks anyhow;
-     * the locked instruction before this call pairs with state_change() in idle.c */
-    if (vcpu != shim_vcpu_current()->id && load_relaxed(&shim_vcpu(vcpu)->waker->state) != XEN_HOSTWAKER_POLLING)
+    /* the calling vCPU looks on its way back to the guest */
+    if (vcpu == shim_vcpu_current()->id)
+        return;
+    /* the locked instruction before this call pairs with state_change() in idle.c */
+    if (load_relaxed(&shim_vcpu(vcpu)->waker->state) != XEN_HOSTWAKER_POLLING)
         apic_ipi(vcpu, SHIM_VECTOR_KICK);
 }
 
