@@ -247,6 +247,20 @@ static int port_open(struct lab *lab, const char *name)
     give_up(lab, "port %s did not appear", name);
 }
 
+/* What a kernel leaves to user space: names for a process's own files, which shells
+ * take for granted. */
+static void dev_links_make(void)
+{
+    static const char *const link[][2] = {
+        { "/proc/self/fd", "/dev/fd" },     { "fd/0", "/dev/stdin" },
+        { "fd/1", "/dev/stdout" },          { "fd/2", "/dev/stderr" },
+    };
+
+    for (size_t i = 0; i < sizeof(link) / sizeof(link[0]); i++)
+        if (symlink(link[i][0], link[i][1]) < 0)
+            fprintf(stderr, "lab: %s: %s\n", link[i][1], strerror(errno));
+}
+
 /* ---- the heartbeat ---- */
 
 /* Beats one processor's pulse for ever. */
@@ -470,6 +484,7 @@ int main(void)
     must_mount(&lab, "proc", "/proc", "proc", 0, NULL);
     must_mount(&lab, "sys", "/sys", "sysfs", 0, NULL);
     must_mount(&lab, "dev", "/dev", "devtmpfs", 0, NULL);
+    dev_links_make();
     console = open("/dev/console", O_RDWR | O_CLOEXEC);
     for (i = 0; i < 3 && console >= 0; i++)
         dup2(console, i);
