@@ -270,7 +270,10 @@ static void pulse(int cpu, volatile unsigned *count)
 
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
-    sched_setaffinity(0, sizeof(one), &one);
+    if (sched_setaffinity(0, sizeof(one), &one) < 0) {
+        fprintf(stderr, "lab: pulse of processor %d: %s\n", cpu, strerror(errno));
+        _exit(1);
+    }
     for (;;) {
         ++*count;
         usleep(PULSE_US);
@@ -306,9 +309,13 @@ static void heartbeat_start(struct lab *lab)
         give_up(lab, "heartbeat: %s", strerror(errno));
     if (pid > 0)
         return;
-    for (int i = 0; i < nr_cpus; i++)
-        if (fork() == 0)
+    for (int i = 0; i < nr_cpus; i++) {
+        pid = fork();
+        if (pid < 0)
+            fprintf(stderr, "lab: pulse of processor %d: %s\n", i, strerror(errno));
+        if (pid == 0)
             pulse(i, &count[i]);
+    }
     for (;;) {
         /* A full port means that the host is not reading, so a lost beat is no
          * loss; the port takes a small frame whole or not at all. */

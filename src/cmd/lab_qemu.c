@@ -133,9 +133,9 @@ static void arguments_build(struct arguments *a, const struct lab_machine *m,
      * acpi=noirq: interrupt routes from the MP table, which needs no interpreter,
      * emulated, for every device.  cryptomgr.notests: self-tests of ciphers that
      * nobody uses here.  nohz=off highres=off: a timer that beats by itself, since
-     * QEMU 7.2 now and then loses an interrupt that comes as L2 is left (its flag is
-     * not changed atomically there), and a processor that waited for the lost one to
-     * set the next would wait for ever. */
+     * QEMU 7.2 can lose an interrupt that comes as L2 is left (its flag is not changed
+     * atomically there), and a processor that waited for the lost one to set the next
+     * would wait for ever. */
     arg(a, "-append");
     arg(a, "console=ttyS0 panic=-1 oops=panic tsc=reliable acpi=noirq cryptomgr.notests "
         "nohz=off highres=off loglevel=%d", m->verbose ? 7 : 4);

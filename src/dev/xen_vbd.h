@@ -17,7 +17,7 @@ struct xen_vbd;
 
 #define XEN_VBD_QUEUES_MAX  64u
 /* a good poll_max_ns: about what one wake-up of a sleeping thread costs */
-#define XEN_VBD_POLL_MAX_NS 1500000u
+#define XEN_VBD_POLL_MAX_NS 100000u
 
 /* Everything pointed at must outlive the device, except the disk's path and the
  * name, which are copied. */
@@ -35,7 +35,7 @@ struct xen_vbd_params {
     bool bootable;
     bool no_persistent;         /* do not offer persistent grants */
     unsigned max_queues;        /* offered; 1 .. XEN_VBD_QUEUES_MAX */
-    uint64_t poll_max_ns;       /* a queue polls at most this long before it sleeps; 0: never */
+    uint64_t poll_max_ns;       /* longest polling before a sleep, see xen_vbd_queue.h; 0: none */
 };
 
 /* What the guest and the device agreed on, last. */

@@ -13,7 +13,7 @@
  *   - once given up, one idle period in POLL_PROBE_EVERY polls for the longest
  *     window, to learn whether that would pay again.
  * What polling saves is an exit of the guest, so where an exit is dear (an emulator, a
- * nested guest) the window may be as long as POLL_MAX_EXITS of them.
+ * nested guest) the longest window is POLL_MAX_EXITS of them, if that is more.
  * Whether sleeping was long cannot tell: that figure holds the exit and the
  * wake-up that polling would have saved.  sched_yield() every POLL_YIELD_NS lets
  * another thread have the processor, a virtual CPU of the guest not least; on a
@@ -83,11 +83,13 @@ static void event_raise(int fd)
         return;     /* the counter is full: whoever reads it has been told */
 }
 
+/* What an exit costs is the guest's word, so it goes up to a limit only. */
 static uint64_t poll_max(const struct vbd_queue_params *p)
 {
-    uint64_t ns = max_of(p->poll_max_ns, POLL_MAX_EXITS * xen_hostport_exit_ns(p->port));
+    uint64_t exits_ns = POLL_MAX_EXITS * xen_hostport_exit_ns(p->port);
+    uint64_t bounded_ns = min_of(exits_ns, (uint64_t)POLL_LIMIT_NS);
 
-    return p->poll_max_ns ? min_of(ns, (uint64_t)POLL_LIMIT_NS) : 0;
+    return p->poll_max_ns ? max_of(p->poll_max_ns, bounded_ns) : 0;
 }
 
 static int queue_open(struct vbd_queue *q, struct err *e)
@@ -135,10 +137,10 @@ static void notify(struct vbd_queue *q)
     sent(q, what);
 }
 
-/* Pays the interrupt that is owed when it is late, or as soon as it is not needed. */
-static void notify_owed(struct vbd_queue *q, bool late)
+/* The interrupt that is owed, if one is: unless the guest has taken the event. */
+static void owed_pay(struct vbd_queue *q)
 {
-    if (!late && load_relaxed(&q->params.port->link->pending))
+    if (!q->owed_since_ns)
         return;
     q->owed_since_ns = 0;
     sent(q, xen_hostport_raise_owed(q->params.port));
@@ -153,8 +155,8 @@ static unsigned queue_turn(struct vbd_queue *q)
     done += blk_queue_reap(q->blk);
     if (vbd_ring_publish(&q->ring))
         notify(q);
-    else if (q->owed_since_ns)
-        notify_owed(q, loop_now_ns() - q->owed_since_ns > OWED_MAX_NS);
+    if (q->owed_since_ns && loop_now_ns() - q->owed_since_ns > OWED_MAX_NS)
+        owed_pay(q);
     if (unlikely(vbd_ring_fault(&q->ring) && !q->fault))
         fault_report(q);
     return done;
@@ -209,8 +211,7 @@ static void queue_sleep(struct vbd_queue *q)
 {
     uint64_t n;
 
-    if (q->owed_since_ns)
-        notify_owed(q, true);
+    owed_pay(q);
     count(&q->sleeps);
     if (!blk_queue_wait(q->blk, -1))
         return;
@@ -239,8 +240,7 @@ static void *queue_main(void *arg)
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             queue_sleep(q);
     }
-    if (q->owed_since_ns)
-        notify_owed(q, true);
+    owed_pay(q);
     vbd_ring_free(&q->ring);
     return NULL;
 }

@@ -17,7 +17,8 @@ struct vbd_queue_params {
     struct blk_disk *disk;
     struct vbd_ring_params ring;        /* pages stay mapped until the queue has stopped */
     struct xen_hostport *port;          /* the queue's alone until then */
-    uint64_t poll_max_ns;               /* longest polling before a sleep; 0: none */
+    uint64_t poll_max_ns;               /* longest polling before a sleep, or longer where the
+                                         * guest's exits are dear; 0: none */
     int fault_fd;                       /* eventfd, written once if the ring is stopped */
     const char *name;                   /* of the thread */
 };

@@ -222,8 +222,8 @@ load_gs_raw:
 
 /* void shim_halt(void): sleeps until an interrupt has been served.  STI takes effect
  * one instruction late, so nothing should come between the caller's last look and
- * HLT; what does, an NMI or an interrupt where that rule is not kept (QEMU's
- * emulation of SVM forgets it when the VM is left there), finds its rip at
+ * HLT; what does, an NMI, or an interrupt where that rule is not kept (as it seems,
+ * in QEMU's emulation of SVM when the VM is left there), finds its rip at
  * shim_halt_insn, and the trap handler moves it on: see halt_is_over(). */
     .globl shim_halt, shim_halt_insn
 shim_halt:

@@ -146,7 +146,7 @@ void event_links_serve(struct shim_vcpu *v)
         for (; bits; bits &= bits - 1) {
             struct xen_hostlink *l = &shim_domain.links[w * 64 + (uint32_t)__builtin_ctzll(bits)];
 
-            /* the exchange pairs with the one in xen_hostport_notify() */
+            /* the exchange pairs with the one in xen_hostport_send() */
             if (load_relaxed(&l->pending) && __atomic_exchange_n(&l->pending, 0, __ATOMIC_SEQ_CST))
                 evtchn_host_event(&shim_domain.evtchn, load_relaxed(&l->port));
         }

@@ -266,6 +266,7 @@ void sched_runstate(struct shim_vcpu *v, int state);
 void sched_runstate_publish(struct shim_vcpu *v);
 
 /* idle.c */
+/* Measures what an exit costs, for the vCPU and for the host. */
 void idle_init(struct shim_vcpu *v);
 /* Waits until over() is true; interrupts are served meanwhile. */
 typedef bool idle_over(struct shim_vcpu *v);

@@ -15,7 +15,7 @@ struct pv_links;
 struct pv_links_shared {
     struct xen_hostlink *links;                 /* XEN_HOSTLINK_MAX */
     struct shim_requests *requests;
-    struct xen_hostwaker *wakers;       /* one for each vCPU */
+    struct xen_hostwaker *wakers;               /* one for each vCPU */
 };
 
 /* The VM and the shared records must outlive the links.  Sets the VM's routes: gsi n

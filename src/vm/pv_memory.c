@@ -204,7 +204,7 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
             .requests = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_REQUESTS),
                                       sizeof(struct shim_requests)),
             .wakers = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_WAKERS),
-                                     SHIM_VCPUS_MAX * sizeof(struct xen_hostwaker)),
+                                    SHIM_VCPUS_MAX * sizeof(struct xen_hostwaker)),
             .links = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_LINKS),
                                    XEN_HOSTLINK_MAX * sizeof(struct xen_hostlink)),
         },

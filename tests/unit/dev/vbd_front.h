@@ -99,6 +99,7 @@ struct front {
     uint32_t req_prod, rsp_cons;
     void *page[VBD_RING_PAGES_MAX];
     struct xen_hostlink link;
+    struct xen_hostwaker waker;         /* halted, unless a test says otherwise */
     struct xen_hostport port;
 };
 
@@ -127,7 +128,10 @@ static inline void front_init(struct front *f, struct guest *g, uint32_t first_p
         .kick_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
         .irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
         .link = &f->link,
+        .wakers = &f->waker,
+        .nr_wakers = 1,
     };
+    f->waker.state = XEN_HOSTWAKER_HALTED;
 }
 
 static inline void front_free(struct front *f)
