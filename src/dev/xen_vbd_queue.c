@@ -22,12 +22,20 @@
  * thread waits its turn is then met by one turn for all of it.
  *
  * Interrupts.  One for a vCPU that runs is owed for a while (xen/hostport.h): most
- * often the guest is in the shim again before OWED_MAX_NS have passed and needs none.
- * What is owed is paid before the thread sleeps, at the latest.
+ * often the guest is in the shim again before the time of OWED_MAX_EXITS exits has
+ * passed and needs none.  What is owed is paid before the thread sleeps, at the latest.
  *
  * Sleeping.  vbd_ring_arm() asks for a notification and looks at the ring once
  * more; then blk_queue_wait() sleeps for the port's kick_fd and for completions
- * at once.  vbd_queue_stop() writes to kick_fd too. */
+ * at once.  vbd_queue_stop() writes to kick_fd too.
+ *
+ * Crowds.  Where more want a processor than the host has (xen/hostload.h), polling would
+ * keep the guest from making the requests that are polled for, so the thread sleeps at
+ * once.  To be woken for each request would be as dear; so, for a guest that keeps
+ * several under way, the thread wakes by itself after LOOK_NS, and says so by
+ * xen_hostport_awake(): then the guest's doorbells wait for each other, and one wake-up
+ * serves many requests.  Both conditions are remembered for some sleeps, since in either
+ * a single moment says little.  A guest that waits for each answer is never in this. */
 #include "dev/xen_vbd_queue.h"
 
 #include <errno.h>
@@ -49,7 +57,10 @@
 #define POLL_PROBE_EVERY  16u
 #define POLL_MAX_EXITS    32u
 #define POLL_LIMIT_NS     2000000u
-#define OWED_MAX_NS       200000u
+#define OWED_MAX_EXITS    32u
+#define OWED_MIN_NS       20000u
+#define SLEEPS_REMEMBERED 16u
+#define LOOK_NS           2000000
 
 struct vbd_queue {
     struct vbd_queue_params params;
@@ -65,7 +76,9 @@ struct vbd_queue {
     uint64_t poll_window_ns;
     uint64_t poll_max_ns;
     uint64_t owed_since_ns;         /* an interrupt is owed to the guest; 0: none */
+    uint64_t owed_max_ns;
     unsigned idle_since_probe;
+    unsigned deep, crowded;         /* sleeps for which either is taken to hold */
     const char *fault;              /* the ring's, for other threads */
     uint64_t interrupts, kicks, sleeps, polls_hit, polls_missed;
 };
@@ -84,12 +97,14 @@ static void event_raise(int fd)
 }
 
 /* What an exit costs is the guest's word, so it goes up to a limit only. */
+static uint64_t exits_ns(const struct vbd_queue_params *p, unsigned nr)
+{
+    return min_of(nr * xen_hostport_exit_ns(p->port), (uint64_t)POLL_LIMIT_NS);
+}
+
 static uint64_t poll_max(const struct vbd_queue_params *p)
 {
-    uint64_t exits_ns = POLL_MAX_EXITS * xen_hostport_exit_ns(p->port);
-    uint64_t bounded_ns = min_of(exits_ns, (uint64_t)POLL_LIMIT_NS);
-
-    return p->poll_max_ns ? max_of(p->poll_max_ns, bounded_ns) : 0;
+    return p->poll_max_ns ? max_of(p->poll_max_ns, exits_ns(p, POLL_MAX_EXITS)) : 0;
 }
 
 static int queue_open(struct vbd_queue *q, struct err *e)
@@ -112,6 +127,7 @@ static int queue_open(struct vbd_queue *q, struct err *e)
     }
     vbd_ring_set_queue(&q->ring, q->blk);
     q->poll_max_ns = poll_max(&q->params);
+    q->owed_max_ns = max_of(exits_ns(&q->params, OWED_MAX_EXITS), (uint64_t)OWED_MIN_NS);
     return 0;
 }
 
@@ -151,11 +167,15 @@ static unsigned queue_turn(struct vbd_queue *q)
 {
     unsigned done = vbd_ring_take(&q->ring, TURN_REQUESTS_MAX);
 
+    if (done && vbd_ring_guest_depth(&q->ring) > 1) {
+        q->deep = SLEEPS_REMEMBERED;
+        xen_hostport_awake(q->params.port);
+    }
     blk_queue_flush(q->blk);
     done += blk_queue_reap(q->blk);
     if (vbd_ring_publish(&q->ring))
         notify(q);
-    if (q->owed_since_ns && loop_now_ns() - q->owed_since_ns > OWED_MAX_NS)
+    if (q->owed_since_ns && loop_now_ns() - q->owed_since_ns > q->owed_max_ns)
         owed_pay(q);
     if (unlikely(vbd_ring_fault(&q->ring) && !q->fault))
         fault_report(q);
@@ -176,8 +196,13 @@ static uint64_t poll_window(struct vbd_queue *q)
 /* True when there was work. */
 static bool queue_poll(struct vbd_queue *q)
 {
-    uint64_t window = poll_window(q), last, spent = 0, yielded = 0;
+    uint64_t window, last, spent = 0, yielded = 0;
 
+    if (xen_hostport_crowded(q->params.port)) {
+        q->crowded = SLEEPS_REMEMBERED;
+        return false;
+    }
+    window = poll_window(q);
     if (!window)
         return false;
     last = loop_now_ns();
@@ -207,15 +232,28 @@ static bool queue_poll(struct vbd_queue *q)
     return false;
 }
 
+/* Unless there is work after all. */
 static void queue_sleep(struct vbd_queue *q)
 {
+    struct xen_hostport *port = q->params.port;
+    int64_t limit_ns = -1;
+    bool kicked;
     uint64_t n;
 
+    if (q->deep && q->crowded) {
+        q->deep--;
+        q->crowded--;
+        limit_ns = LOOK_NS;
+    } else {
+        xen_hostport_asleep(port);
+    }
+    if (vbd_ring_arm(&q->ring))
+        return;
     owed_pay(q);
     count(&q->sleeps);
-    if (!blk_queue_wait(q->blk, -1))
-        return;
-    if (read(q->params.port->kick_fd, &n, sizeof(n)) == sizeof(n))
+    kicked = blk_queue_wait(q->blk, limit_ns);
+    xen_hostport_woken(port);
+    if (kicked && read(port->kick_fd, &n, sizeof(n)) == sizeof(n))
         count(&q->kicks);
 }
 
@@ -231,9 +269,8 @@ static void *queue_main(void *arg)
     sem_post(&q->started);
     /* pairs with vbd_queue_stop() */
     while (!load_acquire(&q->stop)) {
-        if (queue_turn(q) || queue_poll(q) || vbd_ring_arm(&q->ring))
-            continue;
-        queue_sleep(q);
+        if (!queue_turn(q) && !queue_poll(q))
+            queue_sleep(q);
     }
     vbd_ring_close(&q->ring);
     while (blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring)) {
@@ -241,6 +278,7 @@ static void *queue_main(void *arg)
             queue_sleep(q);
     }
     owed_pay(q);
+    xen_hostport_asleep(q->params.port);
     vbd_ring_free(&q->ring);
     return NULL;
 }

@@ -378,6 +378,12 @@ unsigned vbd_ring_take(struct vbd_ring *r, unsigned max)
     return nr;
 }
 
+uint32_t vbd_ring_guest_depth(const struct vbd_ring *r)
+{
+    /* having seen all answers, a guest asks to be told of the next */
+    return r->req_cons + 1 - load_relaxed(&sring(r)->rsp_event);
+}
+
 bool vbd_ring_publish(struct vbd_ring *r)
 {
     uint32_t old = r->rsp_published, new = r->rsp_prod;
@@ -398,7 +404,7 @@ bool vbd_ring_publish(struct vbd_ring *r)
 
 bool vbd_ring_arm(struct vbd_ring *r)
 {
-    if (r->fault)
+    if (r->fault || r->closed)
         return false;
     store_relaxed(&sring(r)->req_event, r->req_cons + 1);
     /* pairs with the frontend's between req_prod and its look at req_event */

@@ -78,6 +78,8 @@ void vbd_ring_free(struct vbd_ring *r);
 /* Takes up to max requests and submits them to the engine (not yet flushed).
  * How many were taken. */
 unsigned vbd_ring_take(struct vbd_ring *r, unsigned max);
+/* How many of the requests taken the guest has not seen answered, as it says: a hint. */
+uint32_t vbd_ring_guest_depth(const struct vbd_ring *r);
 /* Whether a barrier waits for vbd_ring_take() though the ring has nothing new. */
 static inline bool vbd_ring_has_barrier(const struct vbd_ring *r)
 {

@@ -21,6 +21,7 @@
 
 #include "base/types.h"
 #include "xen/hostlink.h"
+#include "xen/hostload.h"
 
 #define SHIM_ABI_VERSION  1
 #define SHIM_VCPUS_MAX    64
@@ -124,9 +125,10 @@ struct shim_status {
 };
 
 /* Links whose `request` the shim should look at: the process sets bits, then any,
- * then raises the link's interrupt. */
+ * then raises the link's interrupt.  And what it says of the host. */
 struct shim_requests {
     uint32_t any;
+    struct xen_hostload load;
     uint64_t links[XEN_HOSTLINK_MAX / 64];
 };
 

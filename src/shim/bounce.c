@@ -142,6 +142,7 @@ void shim_deliver(struct shim_vcpu *v, struct shim_regs *r)
         }
     }
     event_attend(v);
+    doorbell_attend(v);
     if (evtchn_upcall_due(&shim_domain.evtchn, v->id) &&
         v->callback[SHIM_CALLBACK_EVENT].address) {
         v->status->traps[SHIM_TRAP_UPCALL]++;

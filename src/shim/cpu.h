@@ -7,7 +7,6 @@
 
 #define MSR_IA32_TSC_DEADLINE  0x6e0
 #define MSR_X2APIC_TPR         0x808
-#define MSR_X2APIC_EOI         0x80b
 #define MSR_X2APIC_SPURIOUS    0x80f
 #define MSR_X2APIC_ICR         0x830
 #define MSR_X2APIC_LVT_TIMER   0x832

@@ -112,6 +112,29 @@ trap_common:
     call shim_trap
     jmp return_iret
 
+/* No interrupt should find the shim with the guest's stack pointer, as it is around
+ * SYSCALL and SYSRET: they are masked there.  QEMU 7.2's emulation of SVM does it all the
+ * same, now and then.  There is no vCPU to be found from that stack, so it is put off:
+ * ended for the local APIC, and sent to ourselves again. */
+interrupt_common:
+    SAVE_REGS
+    lea vcpu_areas(%rip), %rax
+    mov %rsp, %rdx
+    sub %rax, %rdx
+    cmp $(AREA_BYTES * SHIM_MAX_VCPUS), %rdx
+    jae 1f
+    mov %rsp, %rdi
+    call shim_trap
+    jmp return_iret
+1:  mov $MSR_X2APIC_EOI, %ecx
+    xor %eax, %eax
+    xor %edx, %edx
+    wrmsr
+    mov $MSR_X2APIC_SELF_IPI, %ecx
+    mov REGS_VECTOR(%rsp), %eax
+    wrmsr
+    jmp return_iret
+
 /* Vectors with a stack of their own: if the guest was running, go on from the
  * vCPU's ordinary stack, which is empty, so that the same vector may come again. */
 trap_ist:
@@ -133,6 +156,8 @@ trap_ist:
     pushq $\n
     .if (\n == 1) || (\n == 2) || (\n == 8) || (\n == 18)
     jmp trap_ist
+    .elseif \n >= 32
+    jmp interrupt_common
     .else
     jmp trap_common
     .endif

@@ -21,8 +21,7 @@ static void vcpu_kick(void *ctx, unsigned vcpu)
 
 static void host_send(void *ctx, uint32_t port, uint32_t link)
 {
-    shim_vcpu_current()->status->traps[SHIM_TRAP_DOORBELL]++;
-    io_out32(XEN_DOORBELL_IO_PORT, port);
+    doorbell_send(shim_vcpu_current(), port, link);
 }
 
 static void link_serve_on(uint32_t link, unsigned vcpu)

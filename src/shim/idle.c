@@ -8,8 +8,9 @@
  * window 2 t, if that is not longer than a wait may be; polling in vain halves it,
  * and it is given up below IDLE_POLL_MIN_NS.  What it may cost at most is counted in
  * exits, since exits are what it saves: they take a microsecond on a processor, forty
- * in an emulator.  Polling takes the processor from whoever else the host has for it,
- * so a step that took long ends it: somebody else had the processor. */
+ * in an emulator.  Polling takes the processor from whoever else the host has for it:
+ * where more want one than there are (xen/hostload.h) the vCPU halts at once, and a step
+ * that took long ends it, since somebody else had the processor. */
 #include "shim/cpu.h"
 #include "shim/shim.h"
 
@@ -78,11 +79,22 @@ static bool poll_window(struct shim_vcpu *v, idle_over *over, uint64_t began_ns)
     return true;
 }
 
+static bool host_is_crowded(void)
+{
+    const struct shim_requests *q = shim_dm(SHIM_GPA + SHIM_OFF_REQUESTS);
+    const struct xen_hostload_view view = {
+        .load = &q->load, .wakers = shim_dm(SHIM_GPA + SHIM_OFF_WAKERS),
+        .links = shim_domain.links, .nr_wakers = shim_domain.boot->nr_vcpus,
+    };
+
+    return xen_hostload_crowded(&view, 0);      /* the caller is marked as running */
+}
+
 static void poll_then_halt(struct shim_vcpu *v, idle_over *over)
 {
     uint64_t began_ns = time_now_ns(), waited_ns;
 
-    if (v->idle_poll_ns) {
+    if (v->idle_poll_ns && !host_is_crowded()) {
         state_change(v, XEN_HOSTWAKER_POLLING);
         if (poll_window(v, over, began_ns)) {
             v->status->traps[SHIM_TRAP_IDLE_POLL]++;
@@ -106,6 +118,7 @@ void idle_wait(struct shim_vcpu *v, idle_over *over)
     event_links_serve(v);
     if (over(v))
         return;
+    doorbell_flush(v);
     sched_runstate(v, RUNSTATE_blocked);
     store_relaxed(&v->idle, 1);
     store_relaxed(&v->status->blocked, 1);

@@ -25,6 +25,12 @@
 #define SEL_RING1_CODE64 0xe061         /* stands in for FLAT_CODE64 in ring 1 */
 #define SEL_RING1_DATA   0xe069         /* stands in for FLAT_DATA in ring 1 */
 
+/* struct shim_regs */
+#define REGS_VECTOR      120
+
+#define MSR_X2APIC_EOI      0x80b
+#define MSR_X2APIC_SELF_IPI 0x83f
+
 /* "Vectors" of entries that are not in the IDT. */
 #define VECTOR_SYSCALL64 0x100
 #define VECTOR_SYSCALL32 0x101

@@ -185,9 +185,12 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
 void sched_wait_up(struct shim_vcpu *v)
 {
     sched_runstate(v, RUNSTATE_offline);
+    doorbell_flush(v);
     write_cr3(shim_domain.boot->parking_cr3);
+    store_relaxed(&v->waker->state, XEN_HOSTWAKER_HALTED);
     while (!load_acquire(&v->up))       /* pairs with VCPUOP_up */
         shim_halt();
+    store_relaxed(&v->waker->state, XEN_HOSTWAKER_RUNNING);
     mmu_load_root(v);
     sched_runstate(v, RUNSTATE_running);
     if (v->kernel_mode)

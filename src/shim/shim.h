@@ -27,6 +27,7 @@ struct shim_regs {
     uint64_t rip, cs, rflags, rsp, ss;
 };
 _Static_assert(offsetof(struct shim_regs, rip) == 136, "entry.S");
+_Static_assert(offsetof(struct shim_regs, vector) == REGS_VECTOR, "entry.S");
 
 struct shim_tss {
     uint32_t reserved0;
@@ -60,6 +61,13 @@ enum shim_callback {
 struct shim_tables {
     uint64_t gdt[SHIM_GDT_ENTRIES];
     uint64_t ldt[SHIM_LDT_ENTRIES];
+};
+
+/* Doorbells that are put off: see doorbell.c. */
+struct shim_doorbells {
+    unsigned nr;
+    struct { uint32_t link, port, turns; } waiting[4];
+    uint64_t since_ns;          /* the first of them */
 };
 
 struct shim_vcpu {
@@ -106,6 +114,8 @@ struct shim_vcpu {
     uint32_t exit_ns;           /* what an exit of the VM costs */
     uint32_t idle_poll_ns;      /* how long to poll before HLT; see idle.c */
     uint64_t armed_tsc;         /* what the LAPIC holds; 0: nothing */
+
+    struct shim_doorbells doorbells;
 
     /* vcpu_time_info and runstate */
     struct vcpu_runstate_info runstate;
@@ -264,6 +274,14 @@ int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg
 void sched_wait_up(struct shim_vcpu *v);
 void sched_runstate(struct shim_vcpu *v, int state);
 void sched_runstate_publish(struct shim_vcpu *v);
+
+/* doorbell.c */
+/* Sends port's event to the host, now or before long. */
+void doorbell_send(struct shim_vcpu *v, uint32_t port, uint32_t link);
+/* Those that were put off go now: the vCPU will not pass here for a while. */
+void doorbell_flush(struct shim_vcpu *v);
+/* On the way back to the guest: they go when they have waited long enough. */
+void doorbell_attend(struct shim_vcpu *v);
 
 /* idle.c */
 /* Measures what an exit costs, for the vCPU and for the host. */

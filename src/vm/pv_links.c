@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 
@@ -83,6 +84,18 @@ void pv_links_free(struct pv_links *l)
     free(l);
 }
 
+/* What the shim is told of the host as link index comes into use. */
+static void load_tell(struct pv_links *l, unsigned index)
+{
+    struct xen_hostload *load = &l->shared.requests->load;
+    cpu_set_t set;
+
+    if (!sched_getaffinity(0, sizeof(set), &set))
+        store_relaxed(&load->host_cpus, (uint32_t)CPU_COUNT(&set));
+    if (load->nr_links <= index)
+        store_relaxed(&load->nr_links, index + 1);
+}
+
 /* The lock is held. */
 static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
                      struct xen_hostport *p, struct err *e)
@@ -113,8 +126,11 @@ static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
     s->doorbell = true;
     *p = (struct xen_hostport){ .kick_fd = s->kick_fd, .irq_fd = s->irq_fd,
                                 .link = &l->shared.links[index], .index = index,
-                                .wakers = l->shared.wakers, .nr_wakers = l->nr_vcpus };
+                                .wakers = l->shared.wakers, .nr_wakers = l->nr_vcpus,
+                                .links = l->shared.links, .load = &l->shared.requests->load };
+    load_tell(l, index);
     store_relaxed(&l->shared.links[index].pending, 0);
+    store_relaxed(&l->shared.links[index].awake, 0);
     store_relaxed(&l->shared.links[index].port, guest_port);
     return 0;
 }

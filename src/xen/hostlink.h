@@ -16,6 +16,12 @@
  * between: the host `pending`, then `state`; the vCPU, when it stops running or
  * polling, `state`, then `pending`.
  *
+ * A doorbell is dear too.  While a device's thread is marked `awake` it looks for work
+ * within milliseconds whatever happens, so the shim may put a doorbell off (shim/
+ * doorbell.c); `turns` says whether one that was put off is still wanted.  The thread
+ * stores awake = 0, then looks once more, with a full barrier between, before it sleeps
+ * without end; the shim has one between the guest's request and its look at `awake`.
+ *
  * Life: the host fills `port`, stores `request`, raises the interrupt; the shim
  * judges the port, stores `state`.  Only the host writes the first line (but
  * for the shim's clearing of `pending`), only the shim the second. */
@@ -39,6 +45,8 @@ struct xen_hostlink {
     cacheline_aligned uint32_t pending;
     uint32_t request;       /* enum xen_hostlink_request */
     uint32_t port;          /* the guest's port */
+    uint32_t awake;         /* a doorbell may wait: the host looks by itself before long */
+    uint32_t turns;         /* times the host began to look after it had slept */
     cacheline_aligned uint32_t state;   /* enum xen_hostlink_state */
     uint32_t vcpu;          /* where the guest wants it */
 };

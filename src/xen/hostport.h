@@ -11,6 +11,7 @@
 #include "base/atomic.h"
 #include "base/err.h"
 #include "xen/hostlink.h"
+#include "xen/hostload.h"
 
 struct xen_hostport {
     int kick_fd;                    /* eventfd, non-blocking: the guest sent */
@@ -19,6 +20,8 @@ struct xen_hostport {
     struct xen_hostwaker *wakers;   /* of nr_wakers vCPUs, shared; none: NULL, 0 */
     unsigned nr_wakers;
     unsigned index;                 /* the owner's */
+    const struct xen_hostlink *links;   /* all of the guest's, and what goes with them, */
+    const struct xen_hostload *load;    /* for xen_hostport_crowded(); none: NULL */
 };
 
 struct xen_hostport_ops {
@@ -86,6 +89,38 @@ static inline uint64_t xen_hostport_exit_ns(const struct xen_hostport *p)
     uint32_t vcpu = load_relaxed(&p->link->vcpu);
 
     return vcpu < p->nr_wakers ? load_relaxed(&p->wakers[vcpu].exit_ns) : 0;
+}
+
+/* More want a processor of the host than it has, the caller counted. */
+static inline bool xen_hostport_crowded(const struct xen_hostport *p)
+{
+    const struct xen_hostload_view v = {
+        .load = p->load, .wakers = p->wakers, .links = p->links, .nr_wakers = p->nr_wakers,
+    };
+
+    return xen_hostload_crowded(&v, !load_relaxed(&p->link->awake));
+}
+
+/* From now on the guest may put its doorbells off: the caller looks for its requests
+ * every few milliseconds at least. */
+static inline void xen_hostport_awake(struct xen_hostport *p)
+{
+    if (!load_relaxed(&p->link->awake))
+        store_relaxed(&p->link->awake, 1);
+}
+
+/* No longer.  The caller looks once more before it sleeps. */
+static inline void xen_hostport_asleep(struct xen_hostport *p)
+{
+    store_relaxed(&p->link->awake, 0);
+    barrier_full();     /* pairs with the one in doorbell_send() of the shim */
+}
+
+/* The caller has slept and looks now: doorbells that were put off are not needed. */
+static inline void xen_hostport_woken(struct xen_hostport *p)
+{
+    store_relaxed(&p->link->turns, p->link->turns + 1);
+    barrier_full();     /* pairs with the one in doorbell_send() of the shim */
 }
 
 /* Pays what XEN_HOSTPORT_OWED promised, unless the guest has looked meanwhile. */

@@ -21,7 +21,8 @@ struct lane {
     uint32_t first_page;                /* of its data, and one list page per slot */
     uint64_t base;                      /* in the disk, bytes */
     uint8_t *model;                     /* what its region must hold */
-    uint64_t shows, kicks;
+    uint64_t shows, kicks, put_off;
+    bool puts_off;                      /* doorbells, for ever, when it may */
 };
 
 struct fixture {
@@ -94,10 +95,16 @@ static void lane_close(struct lane *l, struct vbd_queue_counters *last)
 static void lane_show(struct lane *l)
 {
     l->shows++;
-    if (front_publish(&l->front)) {
-        l->kicks++;
-        front_kick(&l->front);
+    if (!front_publish(&l->front))
+        return;
+    /* as the shim on a vCPU that then never passes there again */
+    barrier_full();
+    if (l->puts_off && load_relaxed(&l->front.link.awake)) {
+        l->put_off++;
+        return;
     }
+    l->kicks++;
+    front_kick(&l->front);
 }
 
 static struct blkif_response lane_wait(struct lane *l)
@@ -245,6 +252,51 @@ static void interrupts_owed_to_running_vcpus_are_paid(void **state)
     run_lanes("/dev/shm", 1, true, 0, XEN_HOSTWAKER_RUNNING);
 }
 
+/* More run than there are processors: the thread sleeps at once, and looks by itself. */
+static void crowd_begin(struct lane *l)
+{
+    l->front.load = (struct xen_hostload){ .host_cpus = 1, .nr_links = 1 };
+    store_relaxed(&l->front.waker.state, XEN_HOSTWAKER_RUNNING);
+    l->puts_off = true;
+}
+
+static void doorbells_put_off_for_ever_lose_nothing(void **state)
+{
+    struct vbd_queue_counters c;
+    struct fixture f;
+
+    open_disk(&f, "/dev/shm");
+    lane_open(&f, 0, 1, true, 2000000);
+    crowd_begin(&f.lane[0]);
+    assert_null(lane_main(&f.lane[0]));
+    assert_true(f.lane[0].put_off > 0);
+    lane_close(&f.lane[0], &c);
+    assert_int_equal(c.ring.requests, ROUNDS * DEPTH);
+    assert_int_equal(c.ring.errors, 0);
+    close_disk(&f);
+}
+
+/* The promise to look ends with the work: then a doorbell is needed again. */
+static void idle_queue_in_a_crowd_asks_for_doorbells(void **state)
+{
+    struct vbd_queue_counters before, after;
+    struct fixture f;
+
+    open_disk(&f, "/dev/shm");
+    lane_open(&f, 0, 1, true, 2000000);
+    crowd_begin(&f.lane[0]);
+    assert_null(lane_main(&f.lane[0]));
+    do {
+        vbd_queue_counters(f.lane[0].queue, &before);
+        usleep(20000);
+        vbd_queue_counters(f.lane[0].queue, &after);
+    } while (memcmp(&before, &after, sizeof(before)));
+    assert_int_equal(load_relaxed(&f.lane[0].front.link.awake), 0);
+    assert_null(lane_main(&f.lane[0]));
+    lane_close(&f.lane[0], &after);
+    close_disk(&f);
+}
+
 static void frontend_that_fills_the_queue_kicks_seldom(void **state)
 {
     struct vbd_queue_counters c;
@@ -346,6 +398,8 @@ int main(void)
         cmocka_unit_test(four_queues_keep_data_intact_with_persistent_grants),
         cmocka_unit_test(four_queues_keep_data_intact_on_a_disk),
         cmocka_unit_test(interrupts_owed_to_running_vcpus_are_paid),
+        cmocka_unit_test(doorbells_put_off_for_ever_lose_nothing),
+        cmocka_unit_test(idle_queue_in_a_crowd_asks_for_doorbells),
         cmocka_unit_test(frontend_that_fills_the_queue_kicks_seldom),
         cmocka_unit_test(idle_queue_stops_polling),
         cmocka_unit_test(stopping_answers_what_is_in_flight),

@@ -100,6 +100,7 @@ struct front {
     void *page[VBD_RING_PAGES_MAX];
     struct xen_hostlink link;
     struct xen_hostwaker waker;         /* halted, unless a test says otherwise */
+    struct xen_hostload load;           /* not known, unless a test says otherwise */
     struct xen_hostport port;
 };
 
@@ -130,6 +131,8 @@ static inline void front_init(struct front *f, struct guest *g, uint32_t first_p
         .link = &f->link,
         .wakers = &f->waker,
         .nr_wakers = 1,
+        .links = &f->link,
+        .load = &f->load,
     };
     f->waker.state = XEN_HOSTWAKER_HALTED;
 }

@@ -93,6 +93,11 @@ void event_attend(struct shim_vcpu *v)
 {
 }
 
+uint64_t time_now_ns(void)
+{
+    return fake_cpu.now_ns;
+}
+
 void tlb_flush_local(void)
 {
     fake_cpu.nr_flushes++;

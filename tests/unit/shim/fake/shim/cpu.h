@@ -31,6 +31,7 @@ struct fake_cpu {
     uint64_t xcr0;
     uint16_t ldt;
     unsigned nr_swapgs, nr_invlpg, nr_flushes;
+    uint64_t now_ns;
     uint64_t invlpg_va;
     unsigned nr_outs;
     struct { uint16_t port; uint32_t value; } out[FAKE_OUTS_MAX];
