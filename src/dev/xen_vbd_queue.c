@@ -39,6 +39,7 @@
 #include "dev/xen_vbd_queue.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -61,6 +62,7 @@
 #define OWED_MIN_NS       20000u
 #define SLEEPS_REMEMBERED 16u
 #define LOOK_NS           2000000
+#define STACK_BYTES       ((size_t)256 * KIB)  /* no room for a huge page */
 
 struct vbd_queue {
     struct vbd_queue_params params;
@@ -285,14 +287,17 @@ static void *queue_main(void *arg)
 
 static int thread_start(struct vbd_queue *q, struct err *e)
 {
-    sigset_t all, old;
+    pthread_attr_t attr;
+    sigset_t all;
     int rc;
 
     /* signals are for the thread that runs the event loop */
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    rc = pthread_create(&q->thread, NULL, queue_main, q);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, max_of(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
+    pthread_attr_setsigmask_np(&attr, &all);
+    rc = pthread_create(&q->thread, &attr, queue_main, q);
+    pthread_attr_destroy(&attr);
     if (rc)
         return err_set(e, rc, "no thread for %s: %s", q->name, strerror(rc));
     pthread_setname_np(q->thread, q->name);
