@@ -172,6 +172,27 @@ cmp /tmp/noise /tmp/back && echo "@@ whole"
         subprocess.run(["umount", "-l", full], check=False)
 
 
+def test_image_cut_short_is_an_error_of_what_is_gone(world):
+    """EIO below the image; the guest and the rest of its disk go on."""
+    image = world.image("disk", 32, noise(3, 32 * MIB))
+    kept = hashlib.sha256(image.read_bytes()[:8 * MIB]).hexdigest()
+    script = """
+disk xvda
+echo @@ ready
+while dd if=/dev/xvda of=/dev/null bs=4k skip=6144 count=1 iflag=direct 2>/tmp/why; do
+    usleep 50000
+done
+echo @@ gone $(grep -o "Input/output error" /tmp/why)
+echo @@ left $(dd if=/dev/xvda bs=1M count=8 iflag=direct 2>/dev/null | sha256sum)
+"""
+    guest = Guest(world, script, vcpus=2, disks=[f"{image},raw,xvda,w"]).create()
+    guest.expect(r"^@@ ready")
+    os.truncate(image, 8 * MIB)
+    need(guest.expect(r"^@@ gone (.*)").group(1).strip() == "Input/output error", "another error")
+    need(guest.expect(r"^@@ left (\w+)").group(1) == kept, "what was left reads differently")
+    guest.finished()
+
+
 def test_disk_in_use_for_writing_is_refused(world):
     image = world.image("disk", 8)
     Guest(world, "read x", disks=[f"{image},raw,xvda,w"]).create()
