@@ -255,7 +255,8 @@ static void interrupts_owed_to_running_vcpus_are_paid(void **state)
 /* More run than there are processors: the thread sleeps at once, and looks by itself. */
 static void crowd_begin(struct lane *l)
 {
-    l->front.load = (struct xen_hostload){ .host_cpus = 1, .nr_links = 1 };
+    store_relaxed(&l->front.load.nr_links, 1u);
+    store_relaxed(&l->front.load.host_cpus, 1u);
     store_relaxed(&l->front.waker.state, XEN_HOSTWAKER_RUNNING);
     l->puts_off = true;
 }
