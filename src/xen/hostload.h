@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Whether the host has a processor for everyone who wants one: vCPUs that are not halted
  * and threads of devices that have work.  Where it has not, who polls keeps another from
- * the work that is polled for.  Freestanding; the shim and the host ask alike, and no
- * answer is more than a hint, old when it is used. */
+ * the work that is polled for.  Only this guest's are counted, nobody knows of others on
+ * the host.  Freestanding; the shim and the host ask alike, and no answer is more than a
+ * hint, old when it is used. */
 #ifndef XENOLITH_XEN_HOSTLOAD_H
 #define XENOLITH_XEN_HOSTLOAD_H
 
