@@ -92,7 +92,7 @@ static void load_tell(struct pv_links *l, unsigned index)
 
     if (!sched_getaffinity(0, sizeof(set), &set))
         store_relaxed(&load->host_cpus, (uint32_t)CPU_COUNT(&set));
-    if (load->nr_links <= index)
+    if (load_relaxed(&load->nr_links) <= index)
         store_relaxed(&load->nr_links, index + 1);
 }
 

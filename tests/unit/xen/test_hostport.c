@@ -16,6 +16,7 @@ struct fixture {
     struct xen_hostlink link;
     struct xen_hostwaker waker[2];
     struct xen_hostport port;
+    struct xen_hostload load;
 };
 
 static int setup(void **state)
@@ -119,6 +120,46 @@ static void nonsense_from_the_guest_only_costs_an_interrupt(void **state)
     assert_int_equal(interrupts(f), 2);
 }
 
+static void crowd_of_vcpus(struct fixture *f, unsigned host_cpus)
+{
+    f->load = (struct xen_hostload){ .host_cpus = host_cpus, .nr_links = 1 };
+    f->port.load = &f->load;
+    f->port.links = &f->link;
+    f->waker[0].state = f->waker[VCPU].state = XEN_HOSTWAKER_RUNNING;
+}
+
+static void the_caller_counts_once_marked_or_not(void **state)
+{
+    struct fixture *f = *state;
+
+    crowd_of_vcpus(f, 3);
+    assert_false(xen_hostport_crowded(&f->port));
+    xen_hostport_awake(&f->port);
+    assert_false(xen_hostport_crowded(&f->port));
+    crowd_of_vcpus(f, 2);
+    assert_true(xen_hostport_crowded(&f->port));
+    xen_hostport_asleep(&f->port);
+    assert_true(xen_hostport_crowded(&f->port));
+}
+
+static void a_port_without_load_is_in_no_crowd(void **state)
+{
+    struct fixture *f = *state;
+
+    crowd_of_vcpus(f, 1);
+    f->port.load = NULL;
+    assert_false(xen_hostport_crowded(&f->port));
+}
+
+static void waking_is_told_to_the_shim(void **state)
+{
+    struct fixture *f = *state;
+
+    f->link.turns = UINT32_MAX;
+    xen_hostport_woken(&f->port);
+    assert_int_equal(f->link.turns, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -131,6 +172,9 @@ int main(void)
         TEST(nothing_is_owed_once_the_guest_has_looked),
         TEST(an_event_not_yet_taken_is_sent_once),
         TEST(nonsense_from_the_guest_only_costs_an_interrupt),
+        TEST(the_caller_counts_once_marked_or_not),
+        TEST(a_port_without_load_is_in_no_crowd),
+        TEST(waking_is_told_to_the_shim),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
