@@ -108,13 +108,11 @@ static void arguments_build(struct arguments *a, const struct lab_machine *m,
     arg(a, "none");
     arg(a, "-machine");
     arg(a, "pc");
-    /* "max" has AMD's SVM with nested paging, which is all that kvm-amd needs.  Without
-     * ERMS kernels move words by string instructions instead of bytes: the emulator
-     * takes as long for either. */
+    /* "max" has AMD's SVM with nested paging, which is all that kvm-amd needs */
     arg(a, "-accel");
     arg(a, "tcg,thread=multi");
     arg(a, "-cpu");
-    arg(a, "max,-erms,-fsrm");
+    arg(a, "max");
     arg(a, "-smp");
     arg(a, "%u", m->nr_cpus);
     arg(a, "-m");
