@@ -32,6 +32,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kvm_hold.h"
 #include "relay.h"
 
 /* How long the ports may take to appear once their driver is loaded. */
@@ -195,10 +196,14 @@ static pid_t host_modules_start(struct lab *lab)
 
 static void host_modules_wait(struct lab *lab, pid_t pid)
 {
-    int status;
+    const char *what;
+    int status, r;
 
     if (waitpid(pid, &status, 0) != pid || status != 0)
         give_up(lab, "a module of the KVM host cannot be loaded");
+    r = kvm_hold(&what);
+    if (r < 0)
+        give_up(lab, "%s: %s", what, strerror(-r));
 }
 
 /* Opens the port with this name; -1 while there is none. */
