@@ -55,7 +55,8 @@ static void usage(FILE *f)
           "  --help         this text\n"
           "\n"
           "The exit status is COMMAND's (128 + N for signal N), or 125 when the lab failed.\n"
-          "XENOLITH_LAB_QEMU names another qemu-system-x86_64.\n", f);
+          "The machine's QEMU is the one that lab/fetch-qemu finds or fetches; XENOLITH_LAB_QEMU\n"
+          "names another.\n", f);
 }
 
 static int complain(const struct err *err)
@@ -351,10 +352,10 @@ static int attempts_run(const struct lab_options *o, const struct lab_machine *m
 
 static int lab_prepare_and_run(const struct lab_options *o)
 {
-    const char *qemu = getenv("XENOLITH_LAB_QEMU");
     char **environment = environment_build();
+    char lab_dir[PATH_MAX], qemu[PATH_MAX];
     struct lab_machine machine = {
-        .qemu = qemu && *qemu ? qemu : "qemu-system-x86_64",
+        .qemu = qemu,
         .nr_cpus = o->nr_cpus,
         .memory_mib = o->memory_mib,
         .shares = o->shares,
@@ -367,7 +368,6 @@ static int lab_prepare_and_run(const struct lab_options *o)
         .command = o->command,
         .environment = environment,
     };
-    char lab_dir[PATH_MAX];
     struct lab_kernel kernel;
     struct lab_cpio initramfs;
     struct err err = { 0 };
@@ -381,6 +381,7 @@ static int lab_prepare_and_run(const struct lab_options *o)
     /* "amd64", because Debian's cloud kernels have no 9p */
     if (err.code ||
         lab_image_find_dir(lab_dir, sizeof(lab_dir), &err) < 0 ||
+        lab_image_find_qemu(lab_dir, qemu, sizeof(qemu), &err) < 0 ||
         lab_image_find_kernel(lab_dir, "amd64", o->kernel, &kernel, &err) < 0 ||
         lab_image_build(lab_dir, &kernel, &orders, &initramfs, &err) < 0) {
         status = complain(&err);

@@ -31,13 +31,15 @@ static const char *const lab_host_modules[] = {
 
 static bool dir_is_complete(const char *dir)
 {
+    static const char *const files[] = { "init", "fetch-kernel", "fetch-qemu" };
     char path[PATH_MAX];
+    size_t i;
 
-    if (snprintf(path, sizeof(path), "%s/init", dir) >= (int)sizeof(path) ||
-        access(path, X_OK) < 0)
-        return false;
-    return snprintf(path, sizeof(path), "%s/fetch-kernel", dir) < (int)sizeof(path) &&
-           access(path, X_OK) == 0;
+    for (i = 0; i < array_size(files); i++)
+        if (snprintf(path, sizeof(path), "%s/%s", dir, files[i]) >= (int)sizeof(path) ||
+            access(path, X_OK) < 0)
+            return false;
+    return true;
 }
 
 int lab_image_find_dir(char *dir, size_t size, struct err *err)
@@ -54,7 +56,7 @@ int lab_image_find_dir(char *dir, size_t size, struct err *err)
     if (set && *set) {
         if (!dir_is_complete(set))
             return err_set(err, ENOENT, "XENOLITH_LAB_DIR is %s, which does not hold "
-                           "'init' and 'fetch-kernel'", set);
+                           "'init', 'fetch-kernel' and 'fetch-qemu'", set);
         if (snprintf(dir, size, "%s", set) >= (int)size)
             return err_set(err, ENAMETOOLONG, "XENOLITH_LAB_DIR is too long");
         return 0;
@@ -69,13 +71,14 @@ int lab_image_find_dir(char *dir, size_t size, struct err *err)
         if (dir_is_complete(path) && snprintf(dir, size, "%s", path) < (int)size)
             return 0;
     }
-    return err_set(err, ENOENT, "the lab's files ('init' and 'fetch-kernel') are not near "
-                   "%s; XENOLITH_LAB_DIR can name their folder", exe);
+    return err_set(err, ENOENT, "the lab's files ('init', 'fetch-kernel' and 'fetch-qemu') "
+                   "are not near %s; XENOLITH_LAB_DIR can name their folder", exe);
 }
 
-/* Runs lab_dir/fetch-kernel flavour; its last line of output is the answer. */
-static int fetch_kernel(const char *lab_dir, const char *flavour, char *folder,
-                        size_t size, struct err *err)
+/* Runs a script of lab_dir, with one argument or none; the first line of its output, the
+ * absolute path of what it found, goes to answer. */
+static int script_ask(const char *lab_dir, const char *name, const char *argument,
+                      char *answer, size_t size, struct err *err)
 {
     char script[PATH_MAX];
     int fds[2], status;
@@ -83,7 +86,7 @@ static int fetch_kernel(const char *lab_dir, const char *flavour, char *folder,
     ssize_t n;
     pid_t pid;
 
-    if (snprintf(script, sizeof(script), "%s/fetch-kernel", lab_dir) >= (int)sizeof(script))
+    if (snprintf(script, sizeof(script), "%s/%s", lab_dir, name) >= (int)sizeof(script))
         return err_set(err, ENAMETOOLONG, "%s: path too long", lab_dir);
     if (pipe2(fds, O_CLOEXEC) < 0)
         return err_set(err, errno, "pipe: %s", strerror(errno));
@@ -91,25 +94,37 @@ static int fetch_kernel(const char *lab_dir, const char *flavour, char *folder,
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         dup2(fds[1], STDOUT_FILENO);
-        execl(script, script, flavour, (char *)NULL);
+        execl(script, script, argument, (char *)NULL);
         fprintf(stderr, "%s: %s\n", script, strerror(errno));
         _exit(127);
     }
     close(fds[1]);
     while (pid > 0 && used < size - 1 &&
-           ((n = read(fds[0], folder + used, size - 1 - used)) > 0 ||
+           ((n = read(fds[0], answer + used, size - 1 - used)) > 0 ||
             (n < 0 && errno == EINTR)))
         used += max_of(n, 0);
-    folder[used] = '\0';
+    answer[used] = '\0';
     close(fds[0]);
     if (pid < 0)
         return err_set(err, errno, "fork: %s", strerror(errno));
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
             return err_set(err, errno, "wait: %s", strerror(errno));
-    folder[strcspn(folder, "\n")] = '\0';
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || folder[0] != '/')
-        return err_set(err, ENOENT, "no kernel for the lab: '%s %s' failed", script, flavour);
+    answer[strcspn(answer, "\n")] = '\0';
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || answer[0] != '/')
+        return err_set(err, ENOENT, "'%s%s%s' failed", script, argument ? " " : "",
+                       argument ? argument : "");
+    return 0;
+}
+
+int lab_image_find_qemu(const char *lab_dir, char *path, size_t size, struct err *err)
+{
+    const char *set = getenv("XENOLITH_LAB_QEMU");
+
+    if (!set || !*set)
+        return script_ask(lab_dir, "fetch-qemu", NULL, path, size, err);
+    if (snprintf(path, size, "%s", set) >= (int)size)
+        return err_set(err, ENAMETOOLONG, "XENOLITH_LAB_QEMU is too long");
     return 0;
 }
 
@@ -130,7 +145,7 @@ int lab_image_find_kernel(const char *lab_dir, const char *flavour,
         *slash = '\0';
         return 0;
     }
-    r = fetch_kernel(lab_dir, flavour, k->folder, sizeof(k->folder), err);
+    r = script_ask(lab_dir, "fetch-kernel", flavour, k->folder, sizeof(k->folder), err);
     if (r < 0)
         return r;
     /* The ELF image boots sooner: nothing has to be unpacked in emulation. */

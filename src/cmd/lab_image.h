@@ -25,9 +25,12 @@ struct lab_orders {
     char *const *environment;               /* likewise */
 };
 
-/* The folder with fetch-kernel and init: $XENOLITH_LAB_DIR, or beside the running
+/* The folder with init and the scripts that fetch things: $XENOLITH_LAB_DIR, or beside the running
  * program's build, or where an installed program has it.  -ENOENT when neither. */
 int lab_image_find_dir(char *dir, size_t size, struct err *err);
+
+/* The program that emulates the lab: $XENOLITH_LAB_QEMU, or what fetch-qemu says. */
+int lab_image_find_qemu(const char *lab_dir, char *path, size_t size, struct err *err);
 
 /* The newest cached kernel, or a new one: runs fetch-kernel.  flavour is
  * "amd64" or another that fetch-kernel knows; kernel_file replaces the image when

@@ -6,12 +6,12 @@ load setup
 bats_require_minimum_version 1.5.0
 
 setup_file() {
-    # the kernel is fetched once, so that no test's time or output is about that
+    # kernel and QEMU are fetched once, so that no test's time or output is about that
     local lab_dir
     local program=${XENOLITH:-$BATS_TEST_DIRNAME/../../build/src/cmd/xenolith}
     lab_dir=${XENOLITH_LAB_DIR:-$(dirname "$program")/../../lab}
-    if ! command -v qemu-system-x86_64 >/dev/null; then
-        export NO_LAB="qemu-system-x86_64 is not installed"
+    if ! "$lab_dir/fetch-qemu" >/dev/null; then
+        export NO_LAB="no QEMU for the lab"
     elif ! "$lab_dir/fetch-kernel" amd64 >/dev/null; then
         export NO_LAB="no kernel for the lab"
     fi
