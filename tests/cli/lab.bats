@@ -220,6 +220,13 @@ until_file() {
     [ -s "$TMP"/logs/xenolith-lab.*/console.log ]
 }
 
+@test "a virtual machine is held, so that L1's kernel leaves its text alone" {
+    needs_lab
+    # KVM names a folder for each virtual machine, after its owner's process: init is 1
+    status 0 "$XL" lab -- sh -c 'mount -t debugfs d /sys/kernel/debug; ls /sys/kernel/debug/kvm'
+    [[ "$output" =~ (^|$'\n')1-[0-9]+ ]]
+}
+
 @test "the lab is a KVM host: a guest runs in it" {
     needs_lab
     local kernel
