@@ -200,7 +200,7 @@ static int vbd_connect(void *arg, struct err *e)
     v->agreed.nr_queues = nr_queues;
     v->agreed.nr_ring_pages = 1u << order;
     v->agreed.nr_ring_requests = vbd_ring_nr_entries(abi, v->agreed.nr_ring_pages);
-    v->agreed.persistent = persistent && !v->params.no_persistent;
+    v->agreed.persistent = persistent && v->params.persistent;
     for (unsigned i = 0; i < nr_queues; i++) {
         v->nr_connections = i + 1;
         rc = queue_connect(v, i, abi, !has_order, e);
@@ -295,7 +295,7 @@ static void back_nodes(const struct xen_vbd *v, struct node_list *l)
         node_add(l, "discard-alignment", "%u", d->discard_alignment_bytes);
         node_add(l, "discard-secure", "0");
     }
-    node_add(l, "feature-persistent", "%d", !p->no_persistent);
+    node_add(l, "feature-persistent", "%d", p->persistent);
     node_add(l, "feature-max-indirect-segments", "%u", VBD_SEGMENTS_MAX);
     node_add(l, "max-ring-page-order", "%u", VBD_RING_ORDER_MAX);
     node_add(l, "multi-queue-max-queues", "%u", p->max_queues);

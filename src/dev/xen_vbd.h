@@ -33,7 +33,7 @@ struct xen_vbd_params {
     struct blk_spec disk;
     bool cdrom;
     bool bootable;
-    bool no_persistent;         /* do not offer persistent grants */
+    bool persistent;            /* offer persistent grants */
     unsigned max_queues;        /* offered; 1 .. XEN_VBD_QUEUES_MAX */
     uint64_t poll_max_ns;       /* longest polling before a sleep, see xen_vbd_queue.h; 0: none */
 };

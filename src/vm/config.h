@@ -36,6 +36,7 @@ struct vm_disk {
     bool cdrom;
     bool discard;               /* offer it: unless no-discard or read-only */
     bool direct_io_safe;
+    bool persistent_grants;     /* offer them */
     /* Asked for by some lines, but refused today: these stay NULL and false. */
     char *script;               /* script= or its deprecated prefixes */
     char *backend;              /* backend domain */

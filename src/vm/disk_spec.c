@@ -22,7 +22,7 @@ struct spec {
     const char *whole;          /* for messages */
     struct vm_disk d;
     bool prefixed;              /* a deprecated prefix took the place of the format */
-    bool format_given, access_given, discard_given;
+    bool format_given, access_given, discard_given, persistent_given;
     struct err *e;
 };
 
@@ -208,6 +208,26 @@ static int flag_no_discard(struct spec *s)
     return set_discard(s, false);
 }
 
+static int set_persistent(struct spec *s, bool persistent)
+{
+    if (s->persistent_given && s->d.persistent_grants != persistent)
+        return fail(s, "persistent-grants respecified",
+                    persistent ? "persistent-grants" : "no-persistent-grants");
+    s->persistent_given = true;
+    s->d.persistent_grants = persistent;
+    return 0;
+}
+
+static int flag_persistent(struct spec *s)
+{
+    return set_persistent(s, true);
+}
+
+static int flag_no_persistent(struct spec *s)
+{
+    return set_persistent(s, false);
+}
+
 static int flag_direct_io_safe(struct spec *s)
 {
     s->d.direct_io_safe = true;
@@ -249,6 +269,7 @@ static const struct {
     { "cdrom", flag_cdrom }, { "discard", flag_discard }, { "no-discard", flag_no_discard },
     { "direct-io-safe", flag_direct_io_safe }, { "colo", flag_colo }, { "no-colo", flag_ignored },
     { "trusted", flag_ignored }, { "untrusted", flag_untrusted },
+    { "persistent-grants", flag_persistent }, { "no-persistent-grants", flag_no_persistent },
 };
 
 /* A positional "vdev:devtype" of old; *took says whether it was one. */

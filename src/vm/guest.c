@@ -257,7 +257,7 @@ static int create_disks(struct vm_guest *g, struct err *e)
             .disk = { .driver = d->driver, .path = d->target, .size_bytes = d->size_bytes,
                       .readonly = d->readonly, .shared_write = d->shared_write,
                       .no_discard = !d->discard },
-            .cdrom = d->cdrom, .bootable = i == 0,
+            .cdrom = d->cdrom, .bootable = i == 0, .persistent = d->persistent_grants,
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,
         }, &g->vbd[g->nr_vbds], &why);

@@ -48,6 +48,36 @@ dd if=/tmp/noise of=/dev/xvda bs=1M conv=fsync 2>/dev/null
     need(seen == sha256(image), "the sums differ")
 
 
+def persistent_grants(world, flag, expected):
+    """The frontend keeps its grants, or it does not; data is whole either way."""
+    image = world.image("disk", SIZE_MIB)
+    script = f"""
+disk xvda
+echo "@@ persistent $(dmesg | grep -o 'persistent grants: [a-z]*' | tail -n 1)"
+dd if=/dev/urandom of=/tmp/noise bs=1M count={SIZE_MIB} 2>/dev/null
+dd if=/tmp/noise of=/dev/xvda bs=1M conv=fsync 2>/dev/null
+echo @@ wrote $(sha256sum </tmp/noise)
+echo 3 >/proc/sys/vm/drop_caches
+echo @@ read $(sha256sum </dev/xvda)
+"""
+    guest = Guest(world, script, vcpus=2, memory=512,
+                  disks=[f"{image},raw,xvda,w{flag}"]).create()
+    said = guest.expect(r"^@@ persistent (.*)$").group(1).strip()
+    need(said == f"persistent grants: {expected}", f"the frontend says: {said}")
+    wrote = guest.expect(r"^@@ wrote (\w+)").group(1)
+    read = guest.expect(r"^@@ read (\w+)").group(1)
+    guest.finished()
+    need(wrote == read == sha256(image), "the sums differ")
+
+
+def test_no_persistent_grants_unless_asked_for(world):
+    persistent_grants(world, "", "disabled")
+
+
+def test_persistent_grants_when_asked_for(world):
+    persistent_grants(world, ",persistent-grants", "enabled")
+
+
 def test_a_queue_for_each_vcpu(world):
     image = world.image("disk", 8)
     guest = Guest(world, "disk xvda; echo @@ queues $(ls /sys/block/xvda/mq | wc -l); read x",

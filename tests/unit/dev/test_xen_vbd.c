@@ -69,7 +69,7 @@ static struct xen_vbd_params vbd_params(struct fixture *f)
         .port_ops = &port_ops, .port_owner = f, .domid = DOMID,
         .vdev_number = VDEV, .vdev = "xvda",
         .disk = { .driver = "file", .path = f->disk },
-        .bootable = true, .max_queues = 4, .poll_max_ns = 20000,
+        .bootable = true, .persistent = true, .max_queues = 4, .poll_max_ns = 20000,
     };
 }
 
@@ -345,7 +345,7 @@ static void readonly_cdrom_says_so(void **state)
 
     p.disk.readonly = true;
     p.cdrom = true;
-    p.no_persistent = true;
+    p.persistent = false;
     assert_int_equal(xen_vbd_create(&p, &f->vbd, &e), 0);
     expect(f, BACK, "mode", "r");
     expect(f, BACK, "info", "7");       /* VDISK_CDROM, _REMOVABLE, _READONLY */

@@ -12,6 +12,7 @@
 
 enum {
     RO = 1, SHARED = 2, CDROM = 4, DISCARD = 8, SAFE = 16, VIRTIO = 32, COLO = 64, UNTRUSTED = 128,
+    PERSISTENT = 256,
 };
 
 struct good {
@@ -28,7 +29,8 @@ static unsigned flags_of(const struct vm_disk *d)
 {
     return (d->readonly ? RO : 0) | (d->shared_write ? SHARED : 0) | (d->cdrom ? CDROM : 0) |
            (d->discard ? DISCARD : 0) | (d->direct_io_safe ? SAFE : 0) |
-           (d->virtio ? VIRTIO : 0) | (d->colo ? COLO : 0) | (d->untrusted ? UNTRUSTED : 0);
+           (d->virtio ? VIRTIO : 0) | (d->colo ? COLO : 0) | (d->untrusted ? UNTRUSTED : 0) |
+           (d->persistent_grants ? PERSISTENT : 0);
 }
 
 static void assert_same_text(const char *got, const char *expected)
@@ -152,6 +154,8 @@ static void flags_and_keys_are_kept(void **state)
     static const struct good t[] = {
         { "/a,,xvda,direct-io-safe,discard", "/a", "xvda", RAW, DISCARD | SAFE },
         { "/a,,xvda,no-discard", "/a", "xvda", RAW, 0 },
+        { "/a,,xvda,persistent-grants", "/a", "xvda", RAW, DISCARD | PERSISTENT },
+        { "/a,,xvda,no-persistent-grants", "/a", "xvda", RAW, DISCARD },
         { "/a,,xvda,r,discard", "/a", "xvda", RAW, RO },
         { "/a,,xvda,backendtype=qdisk,no-colo,trusted", "/a", "xvda", RAW, DISCARD },
         { "/a,,xvda,untrusted", "/a", "xvda", RAW, DISCARD | UNTRUSTED },
@@ -215,6 +219,7 @@ static void bad_lines_say_what_is_wrong(void **state)
         { "/a,,xvda,target=/b", "target respecified" },
         { "/a,,xvda,r,access=w", "access respecified" },
         { "/a,,xvda,discard,no-discard", "discard respecified" },
+        { "/a,,xvda,persistent-grants,no-persistent-grants", "persistent-grants respecified" },
         { "/a,,xvda,script=a,script=b", "script respecified" },
         { "nbd:iscsi:x,xvda,w", "script respecified" },
         { "/a,,xvda,size=1G,size=2G,driver=null", "size respecified" },
