@@ -35,7 +35,12 @@
  * several under way, the thread wakes by itself after LOOK_NS, and says so by
  * xen_hostport_awake(): then the guest's doorbells wait for each other, and one wake-up
  * serves many requests.  Both conditions are remembered for some sleeps, since in either
- * a single moment says little.  A guest that waits for each answer is never in this. */
+ * a single moment says little.  A guest that waits for each answer is never in this.
+ *
+ * In a crowd the thread also takes its processor from some vCPU when it wakes.  Best from
+ * the one that rang, which has left the VM already and most often waits for the answer; to
+ * take it from another costs an exit more, and that one may have been polling for the
+ * answer.  The kernel wakes a thread where it slept, so it is enough to go there once. */
 #include "dev/xen_vbd_queue.h"
 
 #include <errno.h>
@@ -51,6 +56,7 @@
 
 #include "base/atomic.h"
 #include "base/loop.h"
+#include "place/thread.h"
 
 #define TURN_REQUESTS_MAX 32u
 #define POLL_MIN_NS       4000u
@@ -62,6 +68,7 @@
 #define OWED_MIN_NS       20000u
 #define SLEEPS_REMEMBERED 16u
 #define LOOK_NS           2000000
+#define APART_MAX         4u
 #define STACK_BYTES       ((size_t)256 * KIB)  /* no room for a huge page */
 
 struct vbd_queue {
@@ -81,6 +88,7 @@ struct vbd_queue {
     uint64_t owed_max_ns;
     unsigned idle_since_probe;
     unsigned deep, crowded;         /* sleeps for which either is taken to hold */
+    unsigned apart;                 /* wake-ups in a row away from who rang */
     const char *fault;              /* the ring's, for other threads */
     uint64_t interrupts, kicks, sleeps, polls_hit, polls_missed;
 };
@@ -234,6 +242,19 @@ static bool queue_poll(struct vbd_queue *q)
     return false;
 }
 
+/* In a crowd, to where the vCPU is that rang: see above. */
+static void queue_follow(struct vbd_queue *q)
+{
+    int64_t cpu = xen_hostport_caller_cpu(q->params.port);
+
+    if (!q->crowded || cpu < 0 || cpu == sched_getcpu()) {
+        q->apart = 0;
+    } else if (++q->apart == APART_MAX) {
+        q->apart = 0;
+        place_thread_move((uint32_t)cpu);   /* where that is not allowed, it stays */
+    }
+}
+
 /* Unless there is work after all. */
 static void queue_sleep(struct vbd_queue *q)
 {
@@ -255,6 +276,7 @@ static void queue_sleep(struct vbd_queue *q)
     count(&q->sleeps);
     kicked = blk_queue_wait(q->blk, limit_ns);
     xen_hostport_woken(port);
+    queue_follow(q);
     if (kicked && read(port->kick_fd, &n, sizeof(n)) == sizeof(n))
         count(&q->kicks);
 }

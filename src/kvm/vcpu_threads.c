@@ -17,6 +17,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "place/thread.h"
+
 #define REQUEST_PAUSE 1u
 #define REQUEST_STOP  2u
 
@@ -24,6 +26,7 @@ struct vcpu_thread {
     struct kvm_vcpu_threads *all;
     struct kvm_vcpu *vcpu;
     pthread_t thread;
+    const uint32_t **cpu;       /* where kvm_vcpu_threads_cpus() says it */
 };
 
 struct kvm_vcpu_threads {
@@ -33,7 +36,9 @@ struct kvm_vcpu_threads {
     pthread_cond_t parked;      /* to the controlling thread: nr_parked grew */
     pthread_cond_t requests;    /* to the vCPU threads: bits changed */
     unsigned nr_parked;
+    unsigned nr_started;        /* threads that have said where they run */
     unsigned nr;                /* threads that exist */
+    const uint32_t **cpus;
     struct vcpu_thread thread[];
 };
 
@@ -64,7 +69,10 @@ static void *vcpu_thread_main(void *arg)
     snprintf(name, sizeof(name), "vcpu %u", kvm_vcpu_id(me->vcpu));
     pthread_setname_np(pthread_self(), name);
 
+    *me->cpu = place_thread_cpu();
     pthread_mutex_lock(&t->lock);
+    t->nr_started++;
+    pthread_cond_signal(&t->parked);
     while (wait_parked(me, left_for_good)) {
         t->nr_parked--;
         pthread_mutex_unlock(&t->lock);
@@ -111,8 +119,12 @@ int kvm_vcpu_threads_start(struct kvm_vcpu *const vcpus[], unsigned nr,
     struct kvm_vcpu_threads *t = calloc(1, sizeof(*t) + nr * sizeof(t->thread[0]));
     int ret;
 
-    if (!t)
+    if (t)
+        t->cpus = calloc(nr, sizeof(t->cpus[0]));
+    if (!t || !t->cpus) {
+        free(t);
         return err_set(e, ENOMEM, "out of memory");
+    }
     sigaction(KVM_KICK_SIGNAL, &kick, NULL);
     t->ops = ops;
     t->arg = arg;
@@ -126,6 +138,7 @@ int kvm_vcpu_threads_start(struct kvm_vcpu *const vcpus[], unsigned nr,
 
         v->all = t;
         v->vcpu = vcpus[i];
+        v->cpu = &t->cpus[i];
         ret = create_thread(v, e);
         if (ret < 0) {
             pthread_mutex_unlock(&t->lock);
@@ -137,6 +150,8 @@ int kvm_vcpu_threads_start(struct kvm_vcpu *const vcpus[], unsigned nr,
         t->nr_parked++;
         t->nr++;
     }
+    while (t->nr_started < nr)
+        pthread_cond_wait(&t->parked, &t->lock);
     pthread_mutex_unlock(&t->lock);
     *out = t;
     return 0;
@@ -175,7 +190,13 @@ void kvm_vcpu_threads_stop(struct kvm_vcpu_threads *t)
     pthread_cond_destroy(&t->requests);
     pthread_cond_destroy(&t->parked);
     pthread_mutex_destroy(&t->lock);
+    free(t->cpus);
     free(t);
+}
+
+const uint32_t *const *kvm_vcpu_threads_cpus(const struct kvm_vcpu_threads *t)
+{
+    return t->cpus;
 }
 
 uint64_t kvm_vcpu_threads_cpu_time_ns(const struct kvm_vcpu_threads *t, unsigned i)

@@ -30,6 +30,11 @@ void kvm_vcpu_threads_resume(struct kvm_vcpu_threads *t);
 /* Ends and joins all threads, frees t.  NULL is allowed. */
 void kvm_vcpu_threads_stop(struct kvm_vcpu_threads *t);
 
+/* Processors of the host that the threads run on, in the order of vcpus[]: each points to
+ * a word that the kernel keeps, to be read relaxed; NULL: not known.  All are there and
+ * valid until kvm_vcpu_threads_stop(). */
+const uint32_t *const *kvm_vcpu_threads_cpus(const struct kvm_vcpu_threads *t);
+
 /* CPU time used by vCPU thread i (its place in vcpus[]), ns. */
 uint64_t kvm_vcpu_threads_cpu_time_ns(const struct kvm_vcpu_threads *t, unsigned i);
 

@@ -9,8 +9,9 @@
 
 #define DOORBELL_WAIT_EXITS 32
 
-static void ring(struct shim_vcpu *v, uint32_t port)
+static void ring(struct shim_vcpu *v, uint32_t port, uint32_t link)
 {
+    store_relaxed(&shim_domain.links[link].caller, v->id);
     v->status->traps[SHIM_TRAP_DOORBELL]++;
     io_out32(XEN_DOORBELL_IO_PORT, port);
 }
@@ -43,7 +44,7 @@ void doorbell_send(struct shim_vcpu *v, uint32_t port, uint32_t link)
      * xen_hostport_asleep() and xen_hostport_woken() */
     barrier_full();
     if (!load_relaxed(&shim_domain.links[link].awake) || !put_off(v, port, link))
-        ring(v, port);
+        ring(v, port, link);
 }
 
 void doorbell_flush(struct shim_vcpu *v)
@@ -55,7 +56,7 @@ void doorbell_flush(struct shim_vcpu *v)
     for (unsigned i = 0; i < nr; i++)
         /* where the host has begun to look since, it has seen the request */
         if (load_relaxed(&shim_domain.links[d->waiting[i].link].turns) == d->waiting[i].turns)
-            ring(v, d->waiting[i].port);
+            ring(v, d->waiting[i].port, d->waiting[i].link);
 }
 
 void doorbell_attend(struct shim_vcpu *v)

@@ -26,12 +26,13 @@ struct pv_links {
     struct kvm_vm *vm;
     unsigned nr_vcpus;
     struct pv_links_shared shared;
+    const uint32_t *const *cpus;
     pthread_mutex_t lock;
     struct slot slot[XEN_HOSTLINK_MAX];
 };
 
-int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const struct pv_links_shared *shared,
-                    struct pv_links **out, struct err *e)
+int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const uint32_t *const *cpus,
+                    const struct pv_links_shared *shared, struct pv_links **out, struct err *e)
 {
     struct kvm_irq_route route[SHIM_VCPUS_MAX];
     struct pv_links *l = calloc(1, sizeof(*l));
@@ -39,7 +40,7 @@ int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const struct pv_links_
 
     if (!l)
         return err_set(e, ENOMEM, "out of memory");
-    *l = (struct pv_links){ .vm = vm, .nr_vcpus = nr_vcpus, .shared = *shared };
+    *l = (struct pv_links){ .vm = vm, .nr_vcpus = nr_vcpus, .cpus = cpus, .shared = *shared };
     pthread_mutex_init(&l->lock, NULL);
     for (unsigned i = 0; i < nr_vcpus; i++)
         route[i] = (struct kvm_irq_route){ .gsi = i, .apic_id = i, .vector = SHIM_VECTOR_LINK };
@@ -127,6 +128,7 @@ static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
     *p = (struct xen_hostport){ .kick_fd = s->kick_fd, .irq_fd = s->irq_fd,
                                 .link = &l->shared.links[index], .index = index,
                                 .wakers = l->shared.wakers, .nr_wakers = l->nr_vcpus,
+                                .cpus = l->cpus,
                                 .links = l->shared.links, .load = &l->shared.requests->load };
     load_tell(l, index);
     store_relaxed(&l->shared.links[index].pending, 0);

@@ -18,10 +18,11 @@ struct pv_links_shared {
     struct xen_hostwaker *wakers;               /* one for each vCPU */
 };
 
-/* The VM and the shared records must outlive the links.  Sets the VM's routes: gsi n
- * raises SHIM_VECTOR_LINK on vCPU n.  0 or -errno. */
-int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const struct pv_links_shared *shared,
-                    struct pv_links **out, struct err *e);
+/* The VM and the shared records must outlive the links, cpus (as in struct xen_hostport)
+ * the ports.  Sets the VM's routes: gsi n raises SHIM_VECTOR_LINK on vCPU n.
+ * 0 or -errno. */
+int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const uint32_t *const *cpus,
+                    const struct pv_links_shared *shared, struct pv_links **out, struct err *e);
 /* Every port is gone, its device stopped; NULL is allowed. */
 void pv_links_free(struct pv_links *l);
 

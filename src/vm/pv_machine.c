@@ -310,9 +310,10 @@ static int create(struct pv_machine *m, const struct vm_config *c, unsigned domi
     if (!rc)
         fill_boot(m, c, domid);
     if (!rc)
-        rc = pv_links_create(m->vm, m->nr_vcpus, &m->memory.shared, &m->links, e);
-    if (!rc)
         rc = kvm_vcpu_threads_start(m->vcpu, m->nr_vcpus, &exit_ops, m, &m->threads, e);
+    if (!rc)    /* before a vCPU leaves the VM: they are parked */
+        rc = pv_links_create(m->vm, m->nr_vcpus, kvm_vcpu_threads_cpus(m->threads),
+                             &m->memory.shared, &m->links, e);
     return rc;
 }
 

@@ -49,6 +49,7 @@ struct xen_hostlink {
     uint32_t turns;         /* times the host began to look after it had slept */
     cacheline_aligned uint32_t state;   /* enum xen_hostlink_state */
     uint32_t vcpu;          /* where the guest wants it */
+    uint32_t caller;        /* the vCPU that rang last */
 };
 
 enum xen_hostwaker_state {

@@ -22,6 +22,9 @@ struct xen_hostport {
     unsigned index;                 /* the owner's */
     const struct xen_hostlink *links;   /* all of the guest's, and what goes with them, */
     const struct xen_hostload *load;    /* for xen_hostport_crowded(); none: NULL */
+    /* The processor of the host that each vCPU's thread runs on, in a word that the kernel
+     * keeps; none: NULL, as each of them may be. */
+    const uint32_t *const *cpus;
 };
 
 struct xen_hostport_ops {
@@ -99,6 +102,15 @@ static inline bool xen_hostport_crowded(const struct xen_hostport *p)
     };
 
     return xen_hostload_crowded(&v, !load_relaxed(&p->link->awake));
+}
+
+/* Where on the host the vCPU runs that rang last; -1: not known. */
+static inline int64_t xen_hostport_caller_cpu(const struct xen_hostport *p)
+{
+    uint32_t vcpu = load_relaxed(&p->link->caller);
+
+    return p->cpus && vcpu < p->nr_wakers && p->cpus[vcpu]
+           ? (int64_t)load_relaxed(p->cpus[vcpu]) : -1;
 }
 
 /* From now on the guest may put its doorbells off: the caller looks for its requests

@@ -160,6 +160,22 @@ static void waking_is_told_to_the_shim(void **state)
     assert_int_equal(f->link.turns, 0);
 }
 
+static void the_callers_processor_is_known_where_the_kernel_says_it(void **state)
+{
+    struct fixture *f = *state;
+    const uint32_t cpu = 5;
+    const uint32_t *const cpus[2] = { NULL, &cpu };
+
+    assert_int_equal(xen_hostport_caller_cpu(&f->port), -1);
+    f->port.cpus = cpus;
+    f->link.caller = 1;
+    assert_int_equal(xen_hostport_caller_cpu(&f->port), 5);
+    f->link.caller = 0;         /* whose thread's processor is not known */
+    assert_int_equal(xen_hostport_caller_cpu(&f->port), -1);
+    f->link.caller = 2;         /* there is no such vCPU */
+    assert_int_equal(xen_hostport_caller_cpu(&f->port), -1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -175,6 +191,7 @@ int main(void)
         TEST(the_caller_counts_once_marked_or_not),
         TEST(a_port_without_load_is_in_no_crowd),
         TEST(waking_is_told_to_the_shim),
+        TEST(the_callers_processor_is_known_where_the_kernel_says_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
