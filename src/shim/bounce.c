@@ -12,8 +12,8 @@
 #define RFLAGS_CLEARED_BY_TRAP \
     ((uint64_t)(RFLAGS_AC | RFLAGS_VM | RFLAGS_RF | RFLAGS_NT | RFLAGS_TF | RFLAGS_IOPL))
 
-/* Frame of a failsafe callback: ds, es, fs, gs, and everything below. */
-#define FRAME_WORDS_MAX 12
+/* rcx, r11, error code, and the five of an exception frame */
+#define FRAME_WORDS_MAX 8
 
 /* Between the guest's kernel and its user space, either way. */
 void shim_toggle_mode(struct shim_vcpu *v)
@@ -58,7 +58,7 @@ static bool iopl_architectural(void)
 }
 
 static void bounce(struct shim_vcpu *v, struct shim_regs *r, uint64_t handler, bool mask_events,
-                   const uint64_t *error, bool failsafe)
+                   const uint64_t *error)
 {
     struct vcpu_info *vi = evtchn_vcpu_info(&shim_domain.evtchn, v->id);
     uint8_t masked = load_relaxed(&vi->evtchn_upcall_mask);
@@ -77,16 +77,6 @@ static void bounce(struct shim_vcpu *v, struct shim_regs *r, uint64_t handler, b
 
     frame[n++] = r->rcx;
     frame[n++] = r->r11;
-    if (failsafe) {
-        uint16_t sel[4];
-
-        __asm__("mov %%ds, %0" : "=r"(sel[0]));
-        __asm__("mov %%es, %0" : "=r"(sel[1]));
-        __asm__("mov %%fs, %0" : "=r"(sel[2]));
-        __asm__("mov %%gs, %0" : "=r"(sel[3]));
-        for (unsigned i = 0; i < 4; i++)
-            frame[n++] = sel[i];
-    }
     if (error)
         frame[n++] = *error;
     frame[n++] = r->rip;
@@ -118,13 +108,12 @@ void shim_bounce_trap(struct shim_vcpu *v, struct shim_regs *r, unsigned vector,
         shim_crash(r, "unhandled trap %u, error %lx, in guest %s mode", vector, error,
                    v->kernel_mode ? "kernel" : "user");
     v->status->traps[SHIM_TRAP_BOUNCED]++;
-    bounce(v, r, g->address, SHIM_GATE_MASKS(g), has_error ? &error : NULL, false);
+    bounce(v, r, g->address, SHIM_GATE_MASKS(g), has_error ? &error : NULL);
 }
 
 void shim_bounce_callback(struct shim_vcpu *v, struct shim_regs *r, enum shim_callback which)
 {
-    bounce(v, r, v->callback[which].address, v->callback[which].masks, NULL,
-           which == SHIM_CALLBACK_FAILSAFE);
+    bounce(v, r, v->callback[which].address, v->callback[which].masks, NULL);
 }
 
 void shim_deliver(struct shim_vcpu *v, struct shim_regs *r)

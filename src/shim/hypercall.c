@@ -268,8 +268,6 @@ static int64_t not_supported(struct shim_vcpu *v, const uint64_t *a)
     return -XEN_EOPNOTSUPP;
 }
 
-static int64_t multicall(struct shim_vcpu *v, const uint64_t *a);
-
 static const hypercall_fn table[SHIM_NR_HYPERCALLS] = {
     [__HYPERVISOR_set_trap_table] = set_trap_table,
     [__HYPERVISOR_mmu_update] = hc_mmu_update,
@@ -282,7 +280,6 @@ static const hypercall_fn table[SHIM_NR_HYPERCALLS] = {
     [__HYPERVISOR_get_debugreg] = get_debugreg,
     [__HYPERVISOR_update_descriptor] = update_descriptor,
     [__HYPERVISOR_memory_op] = hc_memory_op,
-    [__HYPERVISOR_multicall] = multicall,
     [__HYPERVISOR_update_va_mapping] = update_va_mapping,
     [__HYPERVISOR_set_timer_op] = set_timer_op,
     [__HYPERVISOR_xen_version] = hc_xen_version,
@@ -312,34 +309,53 @@ static int64_t call(struct shim_vcpu *v, uint64_t nr, const uint64_t *a)
     return table[nr](v, a);
 }
 
-/* HYPERVISOR_multicall: the calls in turn, each with its own result.  Neither a
- * multicall nor an iret may stand in one. */
-static int64_t multicall(struct shim_vcpu *v, const uint64_t *a)
+static void iret(struct shim_vcpu *v, struct shim_regs *r)
 {
-    for (uint64_t i = 0; i < (uint32_t)a[1]; i++) {
-        uint64_t va = a[0] + i * sizeof(struct multicall_entry);
+    v->status->hypercalls[__HYPERVISOR_iret]++;
+    shim_iret(v, r);
+}
+
+/* HYPERVISOR_multicall: the calls in turn, each with its own result.  A multicall may
+ * not stand in one; an iret ends it, since what follows would be user space's. */
+static void multicall(struct shim_vcpu *v, struct shim_regs *r)
+{
+    uint64_t list = r->rdi;
+    uint32_t nr = (uint32_t)r->rsi;
+
+    v->status->hypercalls[__HYPERVISOR_multicall]++;
+    for (uint64_t i = 0; i < nr; i++) {
+        uint64_t va = list + i * sizeof(struct multicall_entry);
         struct multicall_entry e;
         int64_t result;
 
+        r->rax = (uint64_t)-XEN_EFAULT;
         if (guest_read(&e, va, sizeof(e)))
-            return -XEN_EFAULT;
+            return;
+        if (e.op == __HYPERVISOR_iret) {
+            iret(v, r);
+            return;
+        }
         result = e.op == __HYPERVISOR_multicall ? -XEN_EINVAL :
                  call(v, e.op, (const uint64_t *)e.args);
         if (guest_write(va + offsetof(struct multicall_entry, result), &result, sizeof(result)))
-            return -XEN_EFAULT;
+            return;
     }
-    return 0;
+    r->rax = 0;
 }
 
 void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r)
 {
     const uint64_t args[6] = { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 };
-    uint64_t nr = r->rax;
 
-    if (nr == __HYPERVISOR_iret) {
-        v->status->hypercalls[nr]++;
-        shim_iret(v, r);
-        return;
+    switch (r->rax) {
+    case __HYPERVISOR_iret:
+        iret(v, r);
+        break;
+    case __HYPERVISOR_multicall:
+        multicall(v, r);
+        break;
+    default:
+        r->rax = (uint64_t)call(v, r->rax, args);
+        break;
     }
-    r->rax = (uint64_t)call(v, nr, args);
 }

@@ -43,18 +43,21 @@ struct shim_regs *shim_leave_ist(struct shim_regs *r)
     return to;
 }
 
-/* IRET to the guest faulted: what it was to load is the guest's fault.  The guest
- * is told through its failsafe callback, on the frame it asked for. */
+/* IRET to the guest faulted: what it was to load is the guest's fault.  As in Xen 4.17
+ * (which replays it through handle_exception), the guest has the exception where it asked
+ * to go on.  Its failsafe callback is for segments that a switch of vCPUs cannot load:
+ * no vCPU is switched here, so nothing ever calls it. */
 static void iret_faulted(struct shim_vcpu *v, struct shim_regs *r)
 {
     const uint64_t *frame = (const uint64_t *)r->rsp;
+    unsigned vector = (unsigned)r->vector;
 
     r->rip = frame[0];
     r->cs = frame[1];
     r->rflags = frame[2];
     r->ss = frame[4];
     r->rsp = frame[3];
-    shim_bounce_callback(v, r, SHIM_CALLBACK_FAILSAFE);
+    shim_bounce_trap(v, r, vector, vector_has_error(vector), r->error);
     shim_deliver(v, r);
 }
 

@@ -6,8 +6,8 @@
  *              addresses at all
  *   frames     a signal handler returns to segments and addresses that the
  *              processor refuses, which it finds out in the kernel's last
- *              instruction: under Xen that comes back as the failsafe callback
- *              or as a fault in the hypercall
+ *              instruction: under Xen that comes back as the program's fault
+ *              or as one in the hypercall
  *   probes     no address of the kernel's half can be read from a program
  */
 #include <fcntl.h>

@@ -44,9 +44,9 @@ static void no_user_tables(void)
     pv_iret_user(&context);
 }
 
-static void no_failsafe(void)
+static void no_iret_handler(void)
 {
-    CHECK_EQ(pv_callback(CALLBACKTYPE_failsafe, 0, 0), 0);
+    CHECK_EQ(PV_CALL(set_trap_table, 0), 0);
     pv_user_init();
     context = (struct iret_context){ .rip = 0x400000, .cs = 0x7ff3, .rflags = RFLAGS_IF,
                                      .ss = FLAT_USER_SS };
@@ -82,7 +82,7 @@ void test_main(void)
     static const struct { const char *word; void (*fn)(void); } ends[] = {
         { "no-handler", no_handler }, { "bad-stack", bad_stack }, { "hole-stack", hole_stack },
         { "bad-iret", bad_iret }, { "no-user-tables", no_user_tables },
-        { "no-failsafe", no_failsafe }, { "nowhere-handler", nowhere_handler },
+        { "no-iret-handler", no_iret_handler }, { "nowhere-handler", nowhere_handler },
         { "empty-root", empty_root }, { "no-memory", no_memory },
     };
 

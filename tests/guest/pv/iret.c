@@ -15,6 +15,14 @@ static void go(uint64_t unused)
     pv_iret_user(&wanted);
 }
 
+static void go_by_multicall(uint64_t entries)
+{
+    __asm__ volatile("mov %0, %%rsp; syscall; ud2"
+                     : : "r"(&wanted), "a"(__HYPERVISOR_multicall), "D"(entries), "S"(2)
+                     : "memory");
+    __builtin_unreachable();
+}
+
 static struct iret_context user_context(void)
 {
     return (struct iret_context){
@@ -91,53 +99,62 @@ static void check_kernel(void)
     }
 }
 
-/* The failsafe callback gets what the iret asked for. */
-static void check_failsafe(const char *what)
+/* The fault comes where the iret asked to go on, and not to the failsafe callback. */
+static void check_fault(const char *what, uint64_t error)
 {
     int vector = pv_catch(go, 0);
 
-    if (vector != PV_FAILSAFE)
-        pv_fail(__FILE__, __LINE__, "%s: vector %x", what, vector);
+    if (vector != 13 || pv_caught.error != error)
+        pv_fail(__FILE__, __LINE__, "%s: vector %x, error %lx", what, vector, pv_caught.error);
     CHECK_EQ(pv_caught.rip, wanted.rip);
     CHECK_EQ(pv_caught.rsp, wanted.rsp);
     CHECK_EQ(pv_caught.cs & 0xffff & ~(uint64_t)3, wanted.cs & ~(uint64_t)3);
     CHECK_EQ(pv_caught.frame_rcx, 3);
     CHECK_EQ(pv_caught.frame_r11, 2);
-    for (unsigned i = 0; i < 4; i++)
-        CHECK_EQ(pv_failsafe_selectors[i], 0);
 }
 
 static void check_bad(void)
 {
     wanted = user_context();
     wanted.cs = 0x7fff;
-    check_failsafe("user, code selector beyond the table");
+    check_fault("user, code selector beyond the table", 0x7ffc);
     wanted.cs = 3;
-    check_failsafe("user, null code selector");
+    check_fault("user, null code selector", 0);
     wanted.cs = 0xe00b;
-    check_failsafe("user, Xen's code selector");
+    check_fault("user, Xen's code selector", 0xe008);
     wanted.cs = FLAT_USER_SS;
-    check_failsafe("user, data as code");
+    check_fault("user, data as code", FLAT_USER_SS & ~3);
     wanted = user_context();
     wanted.ss = 0x7fff;
-    check_failsafe("user, stack selector beyond the table");
+    check_fault("user, stack selector beyond the table", 0x7ffc);
     wanted.ss = FLAT_USER_CS;
-    check_failsafe("user, code as stack");
+    check_fault("user, code as stack", FLAT_USER_CS & ~3);
 }
 
-/* Processors differ in whether IRET itself faults or the first fetch after it: the
- * failsafe callback or an ordinary #GP, at the address that is none. */
+/* Processors differ in whether IRET itself faults or the first fetch after it. */
 static void check_no_address(uint64_t flags)
 {
-    int vector;
-
     wanted = user_context();
     wanted.rip = 0x800000000000;
     wanted.flags = flags;
-    vector = pv_catch(go, 0);
-    CHECK(vector == PV_FAILSAFE || vector == 13);
+    CHECK_EQ(pv_catch(go, 0), 13);
+    CHECK_EQ(pv_caught.error, 0);
     CHECK_EQ(pv_caught.rip, wanted.rip);
     CHECK_EQ(pv_caught.cs & 0xffff, FLAT_USER_CS);
+}
+
+/* An iret in a multicall is the last that is done of it. */
+static void check_multicall(void)
+{
+    static struct multicall_entry e[2] = {
+        { .op = __HYPERVISOR_iret }, { .op = __HYPERVISOR_xen_version, .result = 77 },
+    };
+
+    wanted = user_context();
+    CHECK_EQ(pv_catch(go_by_multicall, (uint64_t)e), 6);
+    CHECK_EQ(pv_caught.rip, wanted.rip);
+    CHECK_EQ(pv_caught.rax, 1);
+    CHECK_EQ(e[1].result, 77);
 }
 
 void test_main(void)
@@ -151,4 +168,5 @@ void test_main(void)
     check_bad();
     check_no_address(0);
     check_no_address(VGCF_in_syscall);
+    check_multicall();
 }

@@ -211,23 +211,6 @@ static void never_to_ring_0(void **state)
         }
 }
 
-static void a_failsafe_frame_holds_the_selectors(void **state)
-{
-    const uint64_t *f = &stack[64 - 11];
-
-    begin(RING3);
-    VCPU->callback[SHIM_CALLBACK_FAILSAFE].address = 0x9000;
-    memset(stack, 0xff, sizeof(stack));
-    shim_bounce_callback(VCPU, &regs, SHIM_CALLBACK_FAILSAFE);
-    assert_int_equal(regs.rip, 0x9000);
-    assert_int_equal(regs.rsp, (uint64_t)f);
-    assert_int_equal(f[0], 0xc);
-    assert_int_equal(f[1], 0xb);
-    for (unsigned i = 2; i < 6; i++)
-        assert_in_range(f[i], 0, 0xffff);
-    assert_int_equal(f[6], 0x4000);
-}
-
 static void the_next_nmi_waits_for_an_iret(void **state)
 {
     begin(RING3);
@@ -260,7 +243,6 @@ int main(void)
         cmocka_unit_test(to_user_space_as_from_a_system_call),
         cmocka_unit_test(to_the_kernel_in_its_own_ring),
         cmocka_unit_test(never_to_ring_0),
-        cmocka_unit_test(a_failsafe_frame_holds_the_selectors),
         cmocka_unit_test(the_next_nmi_waits_for_an_iret),
     };
 
