@@ -99,6 +99,9 @@ struct shim_boot {
     uint64_t parking_cr3;       /* hole only: for vCPUs that are not up */
     uint64_t heap_bytes;
 
+    uint64_t virt_base;         /* where the domain builder mapped frame 0 and on */
+    uint64_t initial_pages;     /* so many frames */
+
     /* the first vCPU's start of day */
     uint64_t cr3, rip, rsp, rsi;
 

@@ -2,7 +2,7 @@
 /* The guest's page tables.
  *
  * KVM's own second translation keeps the guest in its VM, so an entry may say
- * what it likes: nothing here guards frames by type as Xen must.  Three things
+ * what it likes: nothing here guards frames by type as Xen must.  Four things
  * are the shim's business all the same:
  *
  * - the hole (L4 slots 256 to 271) of every root holds the shim's entries;
@@ -14,6 +14,10 @@
  *   single entries of L1 tables in place, which Xen emulates; here the mapping
  *   it wrote through is made writable.  Only for frames known as page tables
  *   (frame_info), so that a stray write to read-only data stays a fault.
+ *
+ * - what Xen would refuse, and a guest may count on: a table that is pinned or
+ *   loaded is not mapped writable, and what is mapped writable is not pinned.
+ *   Only as far as is known for certain, since nothing depends on it here.
  *
  * frame_info learns of tables when they are pinned, loaded or linked below a
  * known table, and forgets a root's lower half when it is unpinned.  It is a
@@ -83,20 +87,49 @@ uint64_t *mmu_walk(uint64_t cr3, uint64_t va, unsigned *level)
     return NULL;
 }
 
+/* vCPUs may have news of the same frame at once. */
+static void frame_info_change(uint64_t mfn, unsigned clear, unsigned set)
+{
+    uint8_t *info = frame_info(mfn), old = load_relaxed(info);
+
+    while (!__atomic_compare_exchange_n(info, &old, (uint8_t)((old & ~clear) | set), false,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+}
+
+/* The level of a frame that is a page table for certain, not only by hearsay; or 0. */
+static unsigned table_level(uint64_t mfn)
+{
+    uint8_t info = load_relaxed(frame_info(mfn));
+
+    if (!(info & FRAME_LEVEL_MASK))
+        return 0;
+    if (info & FRAME_PINNED)
+        return info & FRAME_LEVEL_MASK;
+    return mmu_root_in_use(mfn) ? 4 : 0;
+}
+
+/* An entry of the table in frame mfn that leads to one of the same level, perhaps to
+ * itself: a map of the tables, not a branch of them. */
+static bool pte_is_linear(uint64_t mfn, uint64_t pte, unsigned level)
+{
+    return pte_frame(pte) == mfn || table_level(pte_frame(pte)) == level;
+}
+
 /* Learns that mfn is a table of level, and of all below it that are not known
  * yet: subtrees that roots share are walked once. */
 void mmu_table_mark(uint64_t mfn, unsigned level)
 {
     uint64_t *table = shim_dm(mfn << PAGE_SHIFT);
-    uint8_t *info = frame_info(mfn);
 
-    if ((*info & FRAME_LEVEL_MASK) == level)
+    if ((load_relaxed(frame_info(mfn)) & FRAME_LEVEL_MASK) == level)
         return;
-    *info = (uint8_t)((*info & ~FRAME_LEVEL_MASK) | level);
+    frame_info_change(mfn, FRAME_LEVEL_MASK, level);
     if (level == 1)
         return;
     for (unsigned i = 0; i < PTE_ENTRIES; i++)
-        if (!(level == 4 && hole_slot(i)) && pte_is_link(table[i], level))
+        if (!(level == 4 && hole_slot(i)) && pte_is_link(table[i], level) &&
+            !pte_is_linear(mfn, table[i], level))
             mmu_table_mark(pte_frame(table[i]), level - 1);
 }
 
@@ -104,10 +137,9 @@ void mmu_table_mark(uint64_t mfn, unsigned level)
 void mmu_table_unmark(uint64_t mfn)
 {
     uint64_t *table = shim_dm(mfn << PAGE_SHIFT);
-    uint8_t *info = frame_info(mfn);
-    unsigned level = *info & FRAME_LEVEL_MASK;
+    unsigned level = *frame_info(mfn) & FRAME_LEVEL_MASK;
 
-    *info &= (uint8_t)~(FRAME_LEVEL_MASK | FRAME_PINNED);
+    frame_info_change(mfn, FRAME_LEVEL_MASK | FRAME_PINNED, 0);
     if (level < 2)
         return;
     for (unsigned i = 0; i < (level == 4 ? 256 : PTE_ENTRIES); i++)
@@ -162,6 +194,19 @@ bool mmu_root_in_use(uint64_t mfn)
     return false;
 }
 
+/* The entry would give the guest a table to write: by mapping it, or by making its
+ * tables' map of themselves writable. */
+static bool entry_opens_table(uint64_t pte, unsigned level)
+{
+    unsigned below;
+
+    if ((pte & (PTE_PRESENT | PTE_WRITE)) != (PTE_PRESENT | PTE_WRITE) || !level ||
+        !mmu_frame_ok(pte_frame(pte)))
+        return false;
+    below = table_level(pte_frame(pte));
+    return below && (level == 1 || (pte_is_link(pte, level) && below == level));
+}
+
 /* Writes one entry of the table in frame mfn, with Xen's answer. */
 static int64_t entry_write(uint64_t maddr, uint64_t pte, bool preserve_ad)
 {
@@ -175,7 +220,9 @@ static int64_t entry_write(uint64_t maddr, uint64_t pte, bool preserve_ad)
     if (hole_slot(slot) && (level == 4 || mmu_root_in_use(mfn)))
         return -XEN_EINVAL;
     pte = pte_adjust(pte, level, slot);
-    if (pte_is_link(pte, level))
+    if (entry_opens_table(pte, level))
+        return -XEN_EINVAL;
+    if (pte_is_link(pte, level) && !pte_is_linear(mfn, pte, level))
         mmu_table_mark(pte_frame(pte), level - 1);
     e = (uint64_t *)shim_dm(mfn << PAGE_SHIFT) + slot;
     if (!preserve_ad) {
@@ -275,10 +322,26 @@ int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, ui
     if (!guest_range_ok(va, 1))
         return -XEN_EINVAL;
     e = mmu_walk(v->kernel_cr3, va, &level);
-    if (!e || level != 1)
+    if (!e || level != 1 || entry_opens_table(val, 1))
         return -XEN_EINVAL;
     store_relaxed(e, pte_adjust(val, 1, 0));
     return flush_by_flags(v, va, flags);
+}
+
+/* The guest can write to the frame where the domain builder mapped it, and not because
+ * the shim let it. */
+bool mmu_frame_mapped_writable(const struct shim_vcpu *v, uint64_t mfn)
+{
+    const struct shim_boot *b = shim_domain.boot;
+    uint64_t pfn = mfn - b->first_mfn;
+    unsigned level;
+    uint64_t *e;
+
+    if (pfn >= b->initial_pages || (load_relaxed(frame_info(mfn)) & FRAME_OPENED))
+        return false;
+    e = mmu_walk(v->kernel_cr3, b->virt_base + (pfn << PAGE_SHIFT), &level);
+    return e && level == 1 && pte_frame(load_relaxed(e)) == mfn &&
+           (load_relaxed(e) & (PTE_PRESENT | PTE_WRITE)) == (PTE_PRESENT | PTE_WRITE);
 }
 
 /* Sets USER on the way to va where it is missing; true when something changed. */
@@ -349,6 +412,7 @@ bool mmu_fault_fixed(struct shim_vcpu *v, uint64_t va, uint64_t error)
     }
     if (!(*frame_info(pte_frame(pte)) & FRAME_LEVEL_MASK))
         return false;
+    frame_info_change(pte_frame(pte), 0, FRAME_OPENED);
     fetch_or(e, PTE_WRITE);
     v->status->traps[SHIM_TRAP_PTE_WRITE]++;
     invlpg(va);

@@ -4,20 +4,20 @@
 #include "shim/mmu.h"
 #include "shim/shim.h"
 
-static int64_t pin(uint64_t mfn, unsigned level)
+static int64_t pin(const struct shim_vcpu *v, uint64_t mfn, unsigned level)
 {
     uint8_t *info;
 
     if (!mmu_frame_ok(mfn))
         return -XEN_EINVAL;
     info = &shim_domain.frame_info[mfn - shim_domain.boot->first_mfn];
-    if (*info & FRAME_PINNED)
+    if ((*info & FRAME_PINNED) || mmu_frame_mapped_writable(v, mfn))
         return -XEN_EINVAL;
     if (level == 4)
         mmu_root_prepare(mfn, false);
     else
         mmu_table_mark(mfn, level);
-    *info |= FRAME_PINNED;
+    fetch_or(info, (uint8_t)FRAME_PINNED);
     if (shim_flag(SHIM_FLAG_USER_BIT)) {
         uint64_t *table = shim_dm(mfn << PAGE_SHIFT);
 
@@ -100,7 +100,7 @@ static int64_t one(struct shim_vcpu *v, const struct mmuext_op *op)
     case MMUEXT_PIN_L2_TABLE:
     case MMUEXT_PIN_L3_TABLE:
     case MMUEXT_PIN_L4_TABLE:
-        return pin(op->arg1.mfn, op->cmd - MMUEXT_PIN_L1_TABLE + 1);
+        return pin(v, op->arg1.mfn, op->cmd - MMUEXT_PIN_L1_TABLE + 1);
     case MMUEXT_UNPIN_TABLE:
         return unpin(op->arg1.mfn);
     case MMUEXT_NEW_BASEPTR:

@@ -148,6 +148,7 @@ struct shim_domain {
 /* What the shim knows of a frame of RAM. */
 #define FRAME_LEVEL_MASK 0x07   /* page table of this level, 0: none */
 #define FRAME_PINNED     0x08   /* by MMUEXT_PIN_*, and not only reached from one */
+#define FRAME_OPENED     0x10   /* the shim made a mapping of it writable: see mmu_fault_fixed() */
 #define FRAME_LEAVING    0x40   /* the guest gave it back; the host may yet clear it */
 #define FRAME_FREE       0x80   /* the host has it back */
 
@@ -217,6 +218,8 @@ void mmu_table_mark(uint64_t mfn, unsigned level);
 void mmu_table_unmark(uint64_t mfn);
 void mmu_root_prepare(uint64_t mfn, bool user);
 bool mmu_root_in_use(uint64_t mfn);
+/* As far as the shim knows: what keeps Xen from making a table of the frame. */
+bool mmu_frame_mapped_writable(const struct shim_vcpu *v, uint64_t mfn);
 
 /* mmuext.c */
 int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t done_va,

@@ -219,6 +219,8 @@ static void fill_boot(struct pv_machine *m, const struct vm_config *c, unsigned 
     b->nr_vcpus = m->nr_vcpus;
     b->domid = domid;
     memcpy(b->uuid, c->uuid, sizeof(b->uuid));
+    b->virt_base = m->built.virt_base;
+    b->initial_pages = (m->built.virt_end - m->built.virt_base) >> PAGE_SHIFT;
     b->cr3 = m->built.l4_gpa.v;
     b->rip = m->built.entry;
     b->rsp = m->built.stack_ptr;

@@ -182,6 +182,48 @@ static void check_readonly_above(void)
     flush_local();
 }
 
+/* A page is a table or writable, not both. */
+static void check_types(void)
+{
+    uint64_t *l1 = pv_page();
+    uint64_t mfn = pv_mfn(l1), at = pv_pte_maddr((uint64_t)l1, 1);
+    uint64_t writable = mfn << PAGE_SHIFT | PTE_P | PTE_W | PTE_U | PTE_NX;
+
+    CHECK_EQ(ext(MMUEXT_PIN_L1_TABLE, mfn, 0), -XEN_EINVAL);
+    CHECK_EQ(pv_protect(l1, PTE_P | PTE_U | PTE_NX), 0);
+    CHECK_EQ(ext(MMUEXT_PIN_L1_TABLE, mfn, 0), 0);
+    CHECK_EQ(pv_protect(l1, PTE_P | PTE_W | PTE_U | PTE_NX), -XEN_EINVAL);
+    CHECK_EQ(pv_mmu_update(at, writable), -XEN_EINVAL);
+    CHECK_EQ(*pv_pte((uint64_t)l1, 1) & PTE_W, 0);
+    CHECK_EQ(ext(MMUEXT_UNPIN_TABLE, mfn, 0), 0);
+    CHECK_EQ(pv_mmu_update(at, writable), 0);
+    CHECK_EQ(flush_local(), 0);
+    write_at((uint64_t)l1);
+}
+
+/* A root may map the tables by leading to itself, but to read them only. */
+static void check_linear(void)
+{
+    const uint64_t *root = (const uint64_t *)pv_start_info->pt_base;
+    uint64_t slot = 100, mfn = pv_mfn(root), at = (mfn << PAGE_SHIFT) + slot * 8;
+    uint64_t map = slot << 39 | slot << 30 | slot << 21 | slot << 12;
+    uint64_t link = mfn << PAGE_SHIFT | PTE_P | PTE_U | PTE_A | PTE_D;
+
+    CHECK_EQ(root[slot], 0);
+    CHECK_EQ(pv_mmu_update(at, link | PTE_W), -XEN_EINVAL);
+    CHECK_EQ(pv_mmu_update(at, link), 0);
+    CHECK_EQ(*(volatile uint64_t *)(map + 511 * 8) & PTE_FRAME_MASK, root[511] & PTE_FRAME_MASK);
+    CHECK_EQ(pv_catch(write_at, map + 101 * 8), 14);
+    CHECK_EQ(pv_mmu_update(at, link | PTE_W), -XEN_EINVAL);
+    /* it is a root as before */
+    CHECK_EQ(pv_mmu_update((mfn << PAGE_SHIFT) + 256 * 8, 0), -XEN_EINVAL);
+    CHECK_EQ(ext(MMUEXT_NEW_BASEPTR, mfn, 0), 0);
+    CHECK_EQ(*(volatile uint64_t *)(map + slot * 8) & PTE_FRAME_MASK, mfn << PAGE_SHIFT);
+    CHECK_EQ(pv_mmu_update(at, 0), 0);
+    CHECK_EQ(flush_local(), 0);
+    CHECK_EQ(pv_catch(read_at, map), 14);
+}
+
 void test_main(void)
 {
     page = pv_page();
@@ -193,4 +235,6 @@ void test_main(void)
     check_pin();
     check_pages();
     check_readonly_above();
+    check_types();
+    check_linear();
 }

@@ -359,6 +359,72 @@ static void frames_outside_ram_are_refused(void **state)
     assert_int_equal(ext(MMUEXT_NEW_USER_BASEPTR, 0), 0);
 }
 
+static void a_map_of_the_tables_is_no_branch_of_them(void **state)
+{
+    uint64_t at, link;
+
+    begin(RING3);
+    at = (root << PAGE_SHIFT) + 100 * 8;
+    link = root << PAGE_SHIFT | PTE_PRESENT | PTE_USER;
+    assert_int_equal(ext(MMUEXT_NEW_BASEPTR, root), 0);
+    assert_int_equal(update(at, link | PTE_WRITE), -XEN_EINVAL);
+    assert_int_equal(*guest_entry(root, 100), 0);
+    assert_int_equal(update(at, link), 0);
+    assert_int_equal(*guest_entry(root, 100), link);
+    assert_int_equal(level_of(root), 4);
+    /* nor when the tables are walked */
+    assert_int_equal(ext(MMUEXT_PIN_L4_TABLE, root), 0);
+    assert_int_equal(ext(MMUEXT_UNPIN_TABLE, root), 0);
+    mmu_root_prepare(root, false);
+    assert_int_equal(level_of(root), 4);
+    assert_int_equal(level_of(table_of(KERNEL_VA, 3)), 3);
+}
+
+static void a_pinned_table_is_not_mapped_writable(void **state)
+{
+    uint64_t table, at;
+
+    begin(RING3);
+    table = guest_frame_new();
+    at = maddr_of(KERNEL_VA, 1);
+    assert_int_equal(ext(MMUEXT_PIN_L1_TABLE, table), 0);
+    assert_int_equal(update(at, table << PAGE_SHIFT | PTE_PRESENT | PTE_WRITE), -XEN_EINVAL);
+    assert_int_equal(mmu_update_va_mapping(VCPU, KERNEL_VA,
+                                           table << PAGE_SHIFT | PTE_PRESENT | PTE_WRITE, 0),
+                     -XEN_EINVAL);
+    assert_int_equal(update(at, table << PAGE_SHIFT | PTE_PRESENT), 0);
+    /* the table's own place is above */
+    assert_int_equal(update(maddr_of(KERNEL_VA + (1 << 21), 2),
+                            table << PAGE_SHIFT | PTE_PRESENT | PTE_WRITE), 0);
+    assert_int_equal(ext(MMUEXT_UNPIN_TABLE, table), 0);
+    assert_int_equal(update(at, table << PAGE_SHIFT | PTE_PRESENT | PTE_WRITE), 0);
+}
+
+/* As the domain builder mapped it: frame 0 at virt_base, and so on. */
+static void what_is_mapped_writable_is_not_pinned(void **state)
+{
+    uint64_t frame, va;
+
+    begin(RING3);
+    frame = guest_frame_new();
+    va = 0xffffffff80000000 + ((frame - RAM_MFN) << PAGE_SHIFT);
+    fake_boot.virt_base = 0xffffffff80000000;
+    fake_boot.initial_pages = frame - RAM_MFN;
+    guest_map(root, va, frame, PTE_WRITE);
+    assert_int_equal(ext(MMUEXT_PIN_L1_TABLE, frame), 0);       /* beyond what was mapped */
+    assert_int_equal(ext(MMUEXT_UNPIN_TABLE, frame), 0);
+    fake_boot.initial_pages++;
+    assert_int_equal(ext(MMUEXT_PIN_L1_TABLE, frame), -XEN_EINVAL);
+    *entry_of(va, 1) &= ~PTE_WRITE;
+    assert_int_equal(ext(MMUEXT_PIN_L1_TABLE, frame), 0);
+    /* what the shim did to it for the guest's sake is not held against it */
+    assert_true(mmu_fault_fixed(VCPU, va, PF_PRESENT | PF_WRITE) &&
+                (*entry_of(va, 1) & PTE_WRITE || mmu_fault_fixed(VCPU, va, PF_PRESENT | PF_WRITE)));
+    assert_true(*entry_of(va, 1) & PTE_WRITE);
+    assert_int_equal(ext(MMUEXT_UNPIN_TABLE, frame), 0);
+    assert_int_equal(ext(MMUEXT_PIN_L1_TABLE, frame), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +449,9 @@ int main(void)
         cmocka_unit_test(a_write_forbidden_above_is_the_guests_fault),
         cmocka_unit_test(reserved_bits_are_the_guests_fault),
         cmocka_unit_test(frames_outside_ram_are_refused),
+        cmocka_unit_test(a_map_of_the_tables_is_no_branch_of_them),
+        cmocka_unit_test(a_pinned_table_is_not_mapped_writable),
+        cmocka_unit_test(what_is_mapped_writable_is_not_pinned),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
