@@ -1,15 +1,67 @@
 /* SPDX-License-Identifier: MIT */
 /* HYPERVISOR_grant_table_op (public/grant_table.h): the guest's side of the Xen
- * core's grant table. */
+ * core's grant table, and the page tables its own grants are mapped in. */
+#include "shim/mmu.h"
 #include "shim/shim.h"
+
+#define PTE_AVAIL_SHIFT 9               /* three bits for the guest's own use */
+#define GNTMAP_AVAIL(flags) ((flags) >> _GNTMAP_guest_avail0 & 7)
+
+static bool frame_ok(void *ctx, uint64_t mfn)
+{
+    return mmu_frame_ok(mfn);
+}
+
+static uint64_t *entry_for(uint64_t host_addr, uint32_t flags)
+{
+    return mmu_entry_at(shim_vcpu_current(), host_addr, flags & GNTMAP_contains_pte);
+}
+
+static int16_t map(void *ctx, uint64_t host_addr, uint32_t flags, uint64_t mfn)
+{
+    uint64_t *e = entry_for(host_addr, flags);
+    uint64_t pte = mfn << PAGE_SHIFT | PTE_PRESENT | PTE_ACCESSED | PTE_DIRTY |
+                   (uint64_t)GNTMAP_AVAIL(flags) << PTE_AVAIL_SHIFT;
+
+    if (!(flags & GNTMAP_readonly))
+        pte |= PTE_WRITE;
+    if (flags & GNTMAP_application_map)
+        pte |= PTE_USER;
+    return e && mmu_entry_set(e, pte) ? GNTST_okay : GNTST_general_error;
+}
+
+static int16_t unmap(void *ctx, uint64_t host_addr, uint64_t new_addr, uint32_t flags,
+                     uint64_t mfn)
+{
+    uint64_t *e = entry_for(host_addr, flags), *from = NULL, pte;
+    uint64_t as_made = PTE_PRESENT | (flags & GNTMAP_readonly ? 0 : PTE_WRITE);
+
+    if (!e)
+        return GNTST_general_error;
+    pte = load_relaxed(e);
+    if ((pte & PTE_FRAME) >> PAGE_SHIFT != mfn || (pte & (PTE_PRESENT | PTE_WRITE)) != as_made)
+        return GNTST_general_error;
+    if (new_addr) {
+        from = flags & GNTMAP_contains_pte ? NULL : entry_for(new_addr, 0);
+        if (!from)
+            return GNTST_general_error;
+        pte = load_relaxed(from);
+        store_relaxed(from, 0);
+    }
+    store_relaxed(e, from ? pte : 0);
+    return GNTST_okay;
+}
 
 void grant_init(void)
 {
+    static const struct gnttab_mapper mapper = { .frame_ok = frame_ok, .map = map,
+                                                 .unmap = unmap };
     uint64_t gpa_addr = SHIM_GPA + SHIM_OFF_GRANTS;
 
     gnttab_init(&shim_domain.gnttab, shim_dm(gpa_addr), gpa_addr >> PAGE_SHIFT,
                 SHIM_GRANT_FRAMES, &shim_domain.status->nr_grant_frames,
                 (domid_t)shim_domain.boot->domid);
+    gnttab_mapper_set(&shim_domain.gnttab, &mapper, NULL);
 }
 
 /* setup_table's second result, the list of frames. */
@@ -23,11 +75,21 @@ static void frame_list_write(struct gnttab_setup_table *op)
     }
 }
 
-int64_t grant_table_op(uint64_t cmd, uint64_t arg_va, uint64_t count)
+/* Entries were overwritten: no TLB may go on with what they said. */
+static void flush_after(struct shim_vcpu *v, uint64_t cmd)
+{
+    if (cmd != GNTTABOP_map_grant_ref && cmd != GNTTABOP_unmap_grant_ref &&
+        cmd != GNTTABOP_unmap_and_replace)
+        return;
+    tlb_flush_local();
+    tlb_flush_vcpus(v, ~(uint64_t)0);
+}
+
+int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint64_t count)
 {
     const struct gnttab_op_shape *shape = gnttab_op_shape((unsigned)min_of(cmd, (uint64_t)~0u));
     uint64_t arg[GNTTAB_OP_ARG_BYTES_MAX / sizeof(uint64_t)];
-    int rc = 0;
+    int64_t rc = 0;
 
     if (!shape)
         return -XEN_ENOSYS;
@@ -40,12 +102,14 @@ int64_t grant_table_op(uint64_t cmd, uint64_t arg_va, uint64_t count)
         uint64_t va = arg_va + i * shape->arg_bytes;
 
         if (guest_read(arg, va, shape->arg_bytes))
-            return -XEN_EFAULT;
-        rc = gnttab_op_call(&shim_domain.gnttab, (unsigned)cmd, arg);
+            rc = -XEN_EFAULT;
+        else
+            rc = gnttab_op_call(&shim_domain.gnttab, (unsigned)cmd, arg);
         if (cmd == GNTTABOP_setup_table && !rc)
             frame_list_write((struct gnttab_setup_table *)arg);
-        if (shape->copy_back && guest_write(va, arg, shape->arg_bytes))
-            return -XEN_EFAULT;
+        if (rc != -XEN_EFAULT && shape->copy_back && guest_write(va, arg, shape->arg_bytes))
+            rc = -XEN_EFAULT;
     }
+    flush_after(v, cmd);
     return rc;
 }

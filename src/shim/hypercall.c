@@ -156,7 +156,7 @@ static int64_t hc_console_io(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t hc_grant_table_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    return grant_table_op((uint32_t)a[0], a[1], (uint32_t)a[2]);
+    return grant_table_op(v, (uint32_t)a[0], a[1], (uint32_t)a[2]);
 }
 
 static int64_t vm_assist(struct shim_vcpu *v, const uint64_t *a)

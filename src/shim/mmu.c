@@ -237,6 +237,31 @@ static int64_t entry_write(uint64_t maddr, uint64_t pte, bool preserve_ad)
     return 0;
 }
 
+uint64_t *mmu_entry_at(const struct shim_vcpu *v, uint64_t addr, bool machine)
+{
+    unsigned level;
+    uint64_t *e;
+
+    if (machine) {
+        if ((addr & 7) || !mmu_frame_ok(addr >> PAGE_SHIFT) ||
+            (load_relaxed(frame_info(addr >> PAGE_SHIFT)) & FRAME_LEVEL_MASK) != 1)
+            return NULL;
+        return shim_dm(addr);
+    }
+    if (!guest_range_ok(addr, 1))
+        return NULL;
+    e = mmu_walk(v->kernel_cr3, addr, &level);
+    return e && level == 1 ? e : NULL;
+}
+
+bool mmu_entry_set(uint64_t *e, uint64_t pte)
+{
+    if (entry_opens_table(pte, 1))
+        return false;
+    store_relaxed(e, pte_adjust(pte, 1, 0));
+    return true;
+}
+
 static int64_t update_one(const struct mmu_update *u)
 {
     uint64_t maddr = u->ptr & ~(uint64_t)3;
@@ -316,20 +341,15 @@ static int64_t flush_by_flags(struct shim_vcpu *v, uint64_t va, uint64_t flags)
 /* HYPERVISOR_update_va_mapping (public/xen.h) */
 int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, uint64_t flags)
 {
-    unsigned level;
-    uint64_t *e;
+    uint64_t *e = mmu_entry_at(v, va, false);
 
-    if (!guest_range_ok(va, 1))
+    if (!e || !mmu_entry_set(e, val))
         return -XEN_EINVAL;
-    e = mmu_walk(v->kernel_cr3, va, &level);
-    if (!e || level != 1 || entry_opens_table(val, 1))
-        return -XEN_EINVAL;
-    store_relaxed(e, pte_adjust(val, 1, 0));
     return flush_by_flags(v, va, flags);
 }
 
-/* The guest can write to the frame where the domain builder mapped it, and not because
- * the shim let it. */
+/* The guest can write to the frame, and not because the shim let it: where the domain
+ * builder mapped it, or by a grant of its own. */
 bool mmu_frame_mapped_writable(const struct shim_vcpu *v, uint64_t mfn)
 {
     const struct shim_boot *b = shim_domain.boot;
@@ -337,6 +357,8 @@ bool mmu_frame_mapped_writable(const struct shim_vcpu *v, uint64_t mfn)
     unsigned level;
     uint64_t *e;
 
+    if (gnttab_maps_writable(&shim_domain.gnttab, mfn))
+        return true;
     if (pfn >= b->initial_pages || (load_relaxed(frame_info(mfn)) & FRAME_OPENED))
         return false;
     e = mmu_walk(v->kernel_cr3, b->virt_base + (pfn << PAGE_SHIFT), &level);

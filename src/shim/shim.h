@@ -220,6 +220,10 @@ void mmu_root_prepare(uint64_t mfn, bool user);
 bool mmu_root_in_use(uint64_t mfn);
 /* As far as the shim knows: what keeps Xen from making a table of the frame. */
 bool mmu_frame_mapped_writable(const struct shim_vcpu *v, uint64_t mfn);
+/* The last-level entry for an address, or the one at a machine address; NULL: none. */
+uint64_t *mmu_entry_at(const struct shim_vcpu *v, uint64_t addr, bool machine);
+/* Writes it, unless Xen would not. */
+bool mmu_entry_set(uint64_t *e, uint64_t pte);
 
 /* mmuext.c */
 int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t done_va,
@@ -298,7 +302,7 @@ int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
 
 /* grant.c */
 void grant_init(void);
-int64_t grant_table_op(uint64_t cmd, uint64_t arg_va, uint64_t count);
+int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint64_t count);
 
 /* version.c */
 int64_t xen_version(uint64_t cmd, uint64_t arg_va);

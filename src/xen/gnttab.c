@@ -35,9 +35,8 @@ static int16_t table_status(const struct gnttab *t, domid_t dom)
     return dom == 0 ? GNTST_permission_denied : GNTST_bad_domain;
 }
 
-/* The domain whose grants are used by map, copy and transfer.  A guest here is
- * alone with the host, which grants nothing, so no granter is ever found.  This is
- * the one place to change when grants between guests, or to oneself, come. */
+/* The domain whose grants are used by copy and transfer.  A guest here is alone with
+ * the host, which grants nothing, so no granter is ever found. */
 static int16_t granter_status(const struct gnttab *t, domid_t dom)
 {
     return GNTST_bad_domain;
@@ -98,27 +97,6 @@ int gnttab_get_status_frames(struct gnttab *t, struct gnttab_get_status_frames *
     op->status = table_status(t, op->dom);
     if (op->status == GNTST_okay && op->nr_frames)
         op->status = GNTST_general_error;
-    return 0;
-}
-
-int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op)
-{
-    if (op->flags & (GNTMAP_device_map | GNTMAP_host_map))
-        op->status = granter_status(t, op->dom);
-    else
-        op->status = GNTST_bad_gntref;
-    return 0;
-}
-
-int gnttab_unmap_grant_ref(struct gnttab *t, struct gnttab_unmap_grant_ref *op)
-{
-    op->status = GNTST_bad_handle;      /* no handle was ever given out */
-    return 0;
-}
-
-int gnttab_unmap_and_replace(struct gnttab *t, struct gnttab_unmap_and_replace *op)
-{
-    op->status = GNTST_bad_handle;
     return 0;
 }
 

@@ -5,8 +5,8 @@
  * The table is version 1, as on a Xen host with gnttab=max-ver:1.  Its frames are
  * one contiguous array that the surroundings provide for the largest table
  * allowed; how many of them the guest has asked for is a word that the host can
- * see too.  The domain is unprivileged, no other domain grants it anything, and
- * its grants to itself are not honoured: gnttab.c, "granter".
+ * see too.  The domain is unprivileged and no other domain grants it anything.  What
+ * it grants itself it can map, by the surroundings' page tables (gnttab_map.c).
  *
  * Specification: <xen/grant_table.h>, and Xen 4.17's answers. */
 #ifndef XENOLITH_XEN_GNTTAB_H
@@ -20,13 +20,36 @@
 
 #define GNTTAB_REFS_PER_FRAME (PAGE_SIZE / sizeof(struct grant_entry_v1))
 
+#define GNTTAB_HANDLES_MAX 256
+
+/* The page tables that grants are mapped in.  flags are GNTMAP_*, results GNTST_*. */
+struct gnttab_mapper {
+    bool (*frame_ok)(void *ctx, uint64_t mfn);
+    /* host_addr: an address, or with GNTMAP_contains_pte the machine address of an entry */
+    int16_t (*map)(void *ctx, uint64_t host_addr, uint32_t flags, uint64_t mfn);
+    /* The mapping must be as it was made.  new_addr 0: nothing takes its place; else the
+     * mapping at that address does, which is then nowhere else. */
+    int16_t (*unmap)(void *ctx, uint64_t host_addr, uint64_t new_addr, uint32_t flags,
+                     uint64_t mfn);
+};
+
+struct gnttab_handle {
+    grant_ref_t ref;
+    uint32_t flags;                     /* GNTMAP_*; no kind of mapping: free */
+    uint64_t mfn;
+};
+
 struct gnttab {
     struct grant_entry_v1 *entries;     /* nr_frames_max pages, zero-filled, shared */
     uint64_t first_mfn;                 /* machine frame of the first page */
     uint32_t nr_frames_max;
     uint32_t *nr_frames;                /* in use; shared with the host, which reads it */
-    struct spinlock lock;               /* growing *nr_frames */
+    struct spinlock lock;               /* growing *nr_frames, handles */
     domid_t self;
+    const struct gnttab_mapper *mapper; /* NULL: own grants cannot be mapped */
+    void *mapper_ctx;
+    uint32_t nr_handles;                /* in use */
+    struct gnttab_handle handle[GNTTAB_HANDLES_MAX];
 };
 
 /* Starts with one frame, as Xen does.  entries and nr_frames must outlive t. */
@@ -36,6 +59,12 @@ void gnttab_init(struct gnttab *t, struct grant_entry_v1 *entries, uint64_t firs
 /* Grants frame to domain `to` in a reserved entry (GNTTAB_RESERVED_CONSOLE,
  * GNTTAB_RESERVED_XENSTORE) before the guest runs, as toolstacks do. */
 void gnttab_seed(struct gnttab *t, grant_ref_t ref, domid_t to, uint32_t frame);
+
+/* mapper and ctx must outlive t; called with a lock held. */
+void gnttab_mapper_set(struct gnttab *t, const struct gnttab_mapper *mapper, void *ctx);
+
+/* A grant of frame mfn is mapped, and not read-only. */
+bool gnttab_maps_writable(struct gnttab *t, uint64_t mfn);
 
 /* Machine frame of the index-th page of the table, index < nr_frames_max. */
 static inline uint64_t gnttab_frame_mfn(const struct gnttab *t, uint32_t index)
@@ -62,10 +91,11 @@ int gnttab_get_status_frames(struct gnttab *t, struct gnttab_get_status_frames *
 int gnttab_swap_grant_ref(struct gnttab *t, struct gnttab_swap_grant_ref *op);
 /* -EINVAL, -EOPNOTSUPP; never in a status. */
 int gnttab_cache_flush(struct gnttab *t, struct gnttab_cache_flush *op);
-/* Use of others' grants, of which there are none. */
+/* Use of own grants; the caller flushes TLBs after what unmaps. */
 int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op);
 int gnttab_unmap_grant_ref(struct gnttab *t, struct gnttab_unmap_grant_ref *op);
 int gnttab_unmap_and_replace(struct gnttab *t, struct gnttab_unmap_and_replace *op);
+/* Use of others' grants, of which there are none. */
 int gnttab_transfer(struct gnttab *t, struct gnttab_transfer *op);
 int gnttab_copy(struct gnttab *t, struct gnttab_copy *op);
 
