@@ -9,8 +9,8 @@
  *              once does not become a busy loop
  *   ENDING     the loop returns and everything is taken down
  *
- * Taking down goes guest, registry entry, connections: a client that waits for
- * its connection to close then finds disks free and the name gone. */
+ * Taking down goes guest, registry entry, connections and consoles: a client that
+ * waits for one of them to end then finds disks free and the name gone. */
 #include "ctl/guest_process.h"
 
 #include <errno.h>
@@ -55,6 +55,8 @@ struct guest_process {
     enum process_state state;
     uint64_t started_ns;
     bool asked_to_end;          /* by a signal */
+    unsigned nr_held;           /* consoles of the guest that has gone */
+    int held_fd[XEN_CONSOLE_CLIENTS_MAX];
     enum guest_exit exit;
 };
 
@@ -238,12 +240,20 @@ static int console_attach(struct guest_process *gp, struct err *e)
     return err_set(e, -rc, "cannot attach the console: %s", strerror(-rc));
 }
 
-/* Takes down what guest_start() made. */
+/* Takes down what guest_start() made, but for the ends of its consoles. */
 static void guest_end(struct guest_process *gp)
 {
+    if (gp->guest && vm_guest_console(gp->guest))
+        gp->nr_held = xen_console_clients_hold(vm_guest_console(gp->guest), gp->held_fd);
     if (gp->guest)
         vm_guest_destroy(gp->guest);
     gp->guest = NULL;
+}
+
+static void consoles_end(struct guest_process *gp)
+{
+    while (gp->nr_held)
+        close(gp->held_fd[--gp->nr_held]);
 }
 
 static int guest_start(struct guest_process *gp, bool paused, struct err *e)
@@ -288,6 +298,7 @@ static int guest_restart(struct guest_process *gp, struct err *e)
 
     guest_end(gp);
     rc = registry_renew(&gp->registry, &gp->entry, e);
+    consoles_end(gp);
     ctl_server_free(gp->server);
     gp->server = NULL;
     if (!rc)
@@ -365,6 +376,7 @@ static void process_close(struct guest_process *gp)
     guest_end(gp);
     if (gp->entry.lock_fd >= 0)
         registry_release(&gp->registry, &gp->entry);
+    consoles_end(gp);
     ctl_server_free(gp->server);
     registry_close(&gp->registry);
     if (gp->console_log_fd >= 0)

@@ -403,6 +403,17 @@ int xen_console_attach(struct xen_console *c, int in_fd, int out_fd,
     return 0;
 }
 
+unsigned xen_console_clients_hold(const struct xen_console *c, int fds[XEN_CONSOLE_CLIENTS_MAX])
+{
+    unsigned n = 0;
+
+    for (const struct client *cl = c->clients; cl; cl = cl->next) {
+        fds[n] = fcntl(cl->out_fd, F_DUPFD_CLOEXEC, 0);
+        n += fds[n] >= 0;
+    }
+    return n;
+}
+
 /* ---- life ---- */
 
 int xen_console_create(struct loop *loop, void *ring, struct xen_hostport *port,

@@ -33,6 +33,10 @@ void xen_console_write(struct xen_console *c, const void *data, size_t len);
 int xen_console_attach(struct xen_console *c, int in_fd, int out_fd,
                        void (*closed)(void *arg), void *arg);
 
+/* Duplicates what the clients' output goes to, so that they see it end no sooner than
+ * the caller closes it; how many.  Those that cannot be duplicated are left out. */
+unsigned xen_console_clients_hold(const struct xen_console *c, int fds[XEN_CONSOLE_CLIENTS_MAX]);
+
 /* Takes what the ring holds, now (before the guest is destroyed). */
 void xen_console_drain(struct xen_console *c);
 

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import subprocess
 import time
 
 from harness import HANG_S, Failure, Guest, need, wait_for
@@ -25,6 +26,22 @@ def test_on_reboot_destroy_ends_it(world):
     guest.booted()
     guest.ended()
     need(guest.console().count("@@ init") == 1, "it ran again")
+
+
+def test_a_console_ends_when_the_name_is_free(world):
+    """As test runners do it: paused, console, unpause, and the next of the same name."""
+    kernel = world.build / "tests/guest/pv/low"
+    config = world.tmp / "low.cfg"
+    config.write_text(f'name="low"\nloader="generic"\nmemory=128\nkernel="{kernel}"\n',
+                      encoding="utf-8")
+    for _ in range(20):
+        world.xl("create", "-p", config)
+        console = world.start("console", "low", stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE)
+        world.xl("unpause", "low")
+        out, _ = console.communicate(timeout=HANG_S)
+        need(console.returncode == 0 and out.replace("\r", "").splitlines()[-1:] == ["PASS"],
+             f"status {console.returncode}: {out}")
 
 
 def test_panic_is_a_crash_that_on_crash_decides(world):

@@ -412,6 +412,24 @@ static void drain_takes_what_no_kick_announced(void **state)
     expect(w->log[0], "panic", 5);
 }
 
+static void held_clients_see_no_end(void **state)
+{
+    struct world *w = *state;
+    int held[XEN_CONSOLE_CLIENTS_MAX], fd = attach(w);
+    char byte;
+
+    assert_int_equal(xen_console_clients_hold(w->console, held), 1);
+    guest_print(w, "last", 4);
+    xen_console_free(w->console);
+    w->console = NULL;
+    expect(fd, "last", 4);
+    assert_int_equal(read(fd, &byte, 1), -1);
+    assert_int_equal(errno, EAGAIN);
+    close(held[0]);
+    assert_int_equal(read(fd, &byte, 1), 0);
+    close(fd);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define T_WRAP(name) cmocka_unit_test_setup_teardown(name, setup_at_wrap, teardown)
 
@@ -436,6 +454,7 @@ int main(void)
         T(a_regular_file_cannot_be_attached),
         T(clients_are_limited),
         T(drain_takes_what_no_kick_announced),
+        T(held_clients_see_no_end),
     };
 
     signal(SIGPIPE, SIG_IGN);
