@@ -99,6 +99,7 @@ int cmd_info(int argc, char **argv)
     field(only, "threads_per_core", "%lu", nr_siblings > nr_cores ? nr_siblings / nr_cores : 1);
     field(only, "cpu_mhz", "%s", mhz);
     field(only, "virt_caps", "%s", strcmp(host.kvm, "none") ? "pv" : "");
+    field(only, "xen_caps", "%s", strcmp(host.kvm, "none") ? "xen-3.0-x86_64" : "");
     field(only, "total_memory", "%llu", meminfo_mib("MemTotal"));
     field(only, "free_memory", "%llu", meminfo_mib("MemAvailable"));
     field(only, "kvm_kind", "%s", host.kvm);

@@ -37,6 +37,7 @@
 
 int wrmsr_raw(uint32_t msr, uint64_t value);
 int rdmsr_raw(uint32_t msr, uint64_t *value);
+int wrfsbase_raw(uint64_t base);
 int load_gs_raw(uint16_t selector);
 uint64_t guest_copy_raw(void *to, const void *from, uint64_t bytes);
 void shim_reload_cs(void);

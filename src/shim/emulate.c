@@ -7,9 +7,19 @@
 #define INSN_BYTES_MAX 15
 #define MSR_IA32_APIC_BASE 0x1b
 #define MSR_IA32_UCODE_REV 0x8b
+#define MSR_PLATFORM_INFO  0xce
+#define MSR_MISC_FEATURES_ENABLES 0x140
+
+#define PLATFORM_INFO_CPUID_FAULTING ((uint64_t)1 << 31)
+#define MISC_FEATURES_CPUID_FAULTING ((uint64_t)1)
+#define CPUID_BYTES 2u
+#define VECTOR_PROTECTION 13
 
 #define CR0_SHOWN 0x80050033u       /* PG AM WP NE ET MP PE */
-#define CR4_SHOWN 0x00040620u       /* OSXSAVE OSXMMEXCPT OSFXSR PAE */
+#define CR4_SHOWN 0x00050620u       /* OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PAE */
+#define CR4_FSGSBASE ((uint64_t)1 << 16)
+#define LEAF7_EBX_FSGSBASE 1u
+#define FIRST_NO_ADDRESS   ((uint64_t)1 << 47)
 #define EFER_SHOWN 0xd01u           /* NXE LMA LME SCE */
 
 struct insn {
@@ -123,6 +133,67 @@ int64_t emulate_debugreg_get(const struct shim_vcpu *v, uint64_t n)
     return (int64_t)v->debugreg[n == 4 || n == 5 ? n + 2 : n];
 }
 
+/* What the guest kernel is shown; all zeroes where that is nothing. */
+static struct shim_cpuid cpuid_shown(uint32_t function, uint32_t index)
+{
+    const struct shim_boot *b = shim_domain.boot;
+
+    for (uint32_t i = 0; i < min_of(b->nr_cpuid, (uint32_t)SHIM_CPUID_MAX); i++) {
+        const struct shim_cpuid *c = &b->cpuid[i];
+
+        if (c->function == function && (!(c->flags & 1) || c->index == index)) {
+            struct shim_cpuid shown = *c;
+
+            if (function == 7 && !index && !shim_domain.fsgsbase)
+                shown.ebx &= ~LEAF7_EBX_FSGSBASE;
+            return shown;
+        }
+    }
+    return (struct shim_cpuid){ .function = function };
+}
+
+static void cpuid(const struct shim_vcpu *v, struct shim_regs *r)
+{
+    uint32_t function = (uint32_t)r->rax;
+    struct shim_cpuid c = cpuid_shown(function, (uint32_t)r->rcx);
+
+    /* what is a vCPU's own: its APIC id */
+    if (function == 1)
+        c.ebx = (c.ebx & 0xffffff) | (uint32_t)v->id << 24;
+    else if (function == 0xb || function == 0x1f)
+        c.edx = v->id;
+    r->rax = c.eax;
+    r->rbx = c.ebx;
+    r->rcx = c.ecx;
+    r->rdx = c.edx;
+}
+
+/* Software KVM runs ring 3 as the host's, with the host's CR4 and CPUID. */
+static bool ring3_is_virtual(void)
+{
+    return shim_domain.boot->m2p_va == SHIM_M2P_VA;
+}
+
+/* KVM does it for guests on any processor, if asked. */
+static bool cpuid_faulting_offered(void)
+{
+    uint64_t info;
+
+    return ring3_is_virtual() && !rdmsr_raw(MSR_PLATFORM_INFO, &info) &&
+           (info & PLATFORM_INFO_CPUID_FAULTING);
+}
+
+/* CPUID then faults in the guest's kernel too, as far as that is not in ring 0, and is
+ * done for it: see two_byte(). */
+static bool cpuid_faulting_set(struct shim_vcpu *v, uint64_t value)
+{
+    if ((value & ~MISC_FEATURES_CPUID_FAULTING) || (value && !cpuid_faulting_offered()) ||
+        (value != v->cpuid_faulting && wrmsr_raw(MSR_MISC_FEATURES_ENABLES, value)))
+        return false;
+    v->cpuid_faulting = value;
+    return true;
+}
+
 static bool msr_read(struct shim_vcpu *v, uint32_t msr, uint64_t *value)
 {
     switch (msr) {
@@ -140,13 +211,19 @@ static bool msr_read(struct shim_vcpu *v, uint32_t msr, uint64_t *value)
     case MSR_IA32_UCODE_REV:
         *value = 0;
         return true;
+    case MSR_PLATFORM_INFO:
+        *value = cpuid_faulting_offered() ? PLATFORM_INFO_CPUID_FAULTING : 0;
+        return true;
+    case MSR_MISC_FEATURES_ENABLES:
+        *value = v->cpuid_faulting ? MISC_FEATURES_CPUID_FAULTING : 0;
+        return true;
     default:
         return false;
     }
 }
 
 /* Xen drops what a guest may write without effect, and faults on the rest. */
-static bool msr_write(uint32_t msr, uint64_t value)
+static bool msr_write(struct shim_vcpu *v, uint32_t msr, uint64_t value)
 {
     switch (msr) {
     case MSR_FS_BASE:
@@ -158,6 +235,8 @@ static bool msr_write(uint32_t msr, uint64_t value)
         return true;
     case MSR_EFER:
         return value == EFER_SHOWN;
+    case MSR_MISC_FEATURES_ENABLES:
+        return cpuid_faulting_set(v, value);
     case MSR_IA32_UCODE_REV:
     case MSR_IA32_APIC_BASE:
         return true;
@@ -186,6 +265,38 @@ static bool cr_read(struct shim_vcpu *v, unsigned n, uint64_t *value)
     }
 }
 
+/* Of what a guest asks for, Xen takes what it may choose and what is there, and
+ * forgets the rest. */
+static void cr4_set(uint64_t value)
+{
+    uint64_t cr4 = read_cr4();
+
+    if (!(cpuid_shown(7, 0).ebx & LEAF7_EBX_FSGSBASE))
+        value &= ~CR4_FSGSBASE;
+    if ((cr4 ^ value) & CR4_FSGSBASE)
+        write_cr4(cr4 ^ CR4_FSGSBASE);
+}
+
+/* A base that is no address must fault, as it does when the shim is asked for it.
+ * QEMU's emulator takes any: there the guest is not shown the instructions. */
+void emulate_features_init(void)
+{
+    uint64_t cr4 = read_cr4();
+
+    shim_domain.fsgsbase = ring3_is_virtual();
+    if (!(cpuid_shown(7, 0).ebx & LEAF7_EBX_FSGSBASE))
+        return;
+    write_cr4(cr4 | CR4_FSGSBASE);
+    shim_domain.fsgsbase = wrfsbase_raw(FIRST_NO_ADDRESS);
+    write_cr4(cr4);
+    wrmsr(MSR_FS_BASE, 0);
+}
+
+void emulate_cr4_start(struct shim_vcpu *v)
+{
+    cr4_set(v->cr4);
+}
+
 static bool cr_write(struct shim_vcpu *v, unsigned n, uint64_t value)
 {
     switch (n) {
@@ -209,7 +320,8 @@ static bool cr_write(struct shim_vcpu *v, unsigned n, uint64_t value)
         mmu_load_root(v);
         return true;
     case 4:
-        return true;        /* features are Xen's to choose */
+        cr4_set(value);
+        return true;
     default:
         return false;
     }
@@ -243,8 +355,12 @@ static bool two_byte(struct shim_vcpu *v, struct shim_regs *r, struct insn *in)
     case 0x08:      /* invd, wbinvd: memory is coherent */
     case 0x09:
         return true;
+    case 0xa2:      /* cpuid, made to fault */
+        if (v->cpuid_faulting)
+            cpuid(v, r);
+        return v->cpuid_faulting;
     case 0x30:
-        return msr_write((uint32_t)r->rcx, (uint32_t)r->rax | r->rdx << 32);
+        return msr_write(v, (uint32_t)r->rcx, (uint32_t)r->rax | r->rdx << 32);
     case 0x32:
         if (!msr_read(v, (uint32_t)r->rcx, &value))
             return false;
@@ -344,45 +460,20 @@ bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r)
     return ok;
 }
 
-static void cpuid(const struct shim_vcpu *v, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
-                  uint32_t *edx)
-{
-    const struct shim_boot *b = shim_domain.boot;
-    uint32_t function = *eax, index = *ecx;
-
-    *eax = *ebx = *ecx = *edx = 0;
-    for (uint32_t i = 0; i < min_of(b->nr_cpuid, (uint32_t)SHIM_CPUID_MAX); i++) {
-        const struct shim_cpuid *c = &b->cpuid[i];
-
-        if (c->function == function && (!(c->flags & 1) || c->index == index)) {
-            *eax = c->eax;
-            *ebx = c->ebx;
-            *ecx = c->ecx;
-            *edx = c->edx;
-            break;
-        }
-    }
-    /* what is a vCPU's own: its APIC id */
-    if (function == 1)
-        *ebx = (*ebx & 0xffffff) | (uint32_t)v->id << 24;
-    else if (function == 0xb || function == 0x1f)
-        *edx = v->id;
-}
-
 bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r)
 {
     static const uint8_t forced[] = { 0x0f, 0x0b, 'x', 'e', 'n', 0x0f, 0xa2 };
-    uint32_t eax = (uint32_t)r->rax, ebx, ecx = (uint32_t)r->rcx, edx;
     uint8_t bytes[sizeof(forced)];
 
     if (guest_read(bytes, r->rip, sizeof(bytes)) ||
         __builtin_memcmp(bytes, forced, sizeof(forced)))
         return false;
-    cpuid(v, &eax, &ebx, &ecx, &edx);
-    r->rax = eax;
-    r->rbx = ebx;
-    r->rcx = ecx;
-    r->rdx = edx;
+    if (v->cpuid_faulting && !v->kernel_mode) {
+        r->rip += sizeof(forced) - CPUID_BYTES;
+        shim_bounce_trap(v, r, VECTOR_PROTECTION, true, 0);
+        return true;
+    }
+    cpuid(v, r);
     r->rip += sizeof(forced);
     return true;
 }

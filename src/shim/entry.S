@@ -228,6 +228,16 @@ rdmsr_raw:
     ret
     FIXUP 1b, 2b
 
+/* int wrfsbase_raw(uint64_t base): 0, or -1 when it faults */
+    .globl wrfsbase_raw
+wrfsbase_raw:
+1:  wrfsbase %rdi
+    xor %eax, %eax
+    ret
+2:  mov $-1, %eax
+    ret
+    FIXUP 1b, 2b
+
 /* int load_gs_raw(uint16_t selector): into the base that SWAPGS hides */
     .globl load_gs_raw
 load_gs_raw:

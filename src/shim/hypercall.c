@@ -263,6 +263,36 @@ static int64_t not_permitted(struct shim_vcpu *v, const uint64_t *a)
     return -XEN_EPERM;
 }
 
+/* Those of the toolstack, which say first which version of the interface they are made
+ * for, by their second word: Xen 4.17's are the ones that are not permitted. */
+#define SYSCTL_VERSION   0x15
+#define DOMCTL_VERSION   0x15
+#define PLATFORM_VERSION 0x03000001
+
+static int64_t toolstack_op(const uint64_t *a, uint32_t version)
+{
+    struct { uint32_t cmd, version; } op;
+
+    if (guest_read(&op, a[0], sizeof(op)))
+        return -XEN_EFAULT;
+    return op.version == version ? -XEN_EPERM : -XEN_EACCES;
+}
+
+static int64_t hc_sysctl(struct shim_vcpu *v, const uint64_t *a)
+{
+    return toolstack_op(a, SYSCTL_VERSION);
+}
+
+static int64_t hc_domctl(struct shim_vcpu *v, const uint64_t *a)
+{
+    return toolstack_op(a, DOMCTL_VERSION);
+}
+
+static int64_t platform_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return toolstack_op(a, PLATFORM_VERSION);
+}
+
 static int64_t not_supported(struct shim_vcpu *v, const uint64_t *a)
 {
     return -XEN_EOPNOTSUPP;
@@ -275,7 +305,7 @@ static const hypercall_fn table[SHIM_NR_HYPERCALLS] = {
     [__HYPERVISOR_stack_switch] = stack_switch,
     [__HYPERVISOR_set_callbacks] = set_callbacks,
     [__HYPERVISOR_fpu_taskswitch] = fpu_taskswitch,
-    [__HYPERVISOR_platform_op] = not_permitted,
+    [__HYPERVISOR_platform_op] = platform_op,
     [__HYPERVISOR_set_debugreg] = set_debugreg,
     [__HYPERVISOR_get_debugreg] = get_debugreg,
     [__HYPERVISOR_update_descriptor] = update_descriptor,
@@ -295,8 +325,8 @@ static const hypercall_fn table[SHIM_NR_HYPERCALLS] = {
     [__HYPERVISOR_event_channel_op] = hc_event_channel_op,
     [__HYPERVISOR_nmi_op] = nmi_op,
     [__HYPERVISOR_physdev_op] = physdev_op,
-    [__HYPERVISOR_sysctl] = not_permitted,
-    [__HYPERVISOR_domctl] = not_permitted,
+    [__HYPERVISOR_sysctl] = hc_sysctl,
+    [__HYPERVISOR_domctl] = hc_domctl,
     [__HYPERVISOR_kexec_op] = not_permitted,
     [__HYPERVISOR_xenpmu_op] = not_supported,
 };

@@ -174,6 +174,7 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
     t->gs_base_user = c.gs_base_user;
     for (unsigned i = 0; i < 8; i++)
         t->debugreg[i] = c.debugreg[i];
+    t->cr4 = c.ctrlreg[4];
     t->ldt_base = c.ldt_base;
     t->ldt_entries = (unsigned)c.ldt_ents;
     t->initialised = true;

@@ -79,6 +79,7 @@ struct shim_vcpu {
     bool nmi_in_handler;        /* the next one waits for an iret */
     bool vcpu_info_placed;      /* VCPUOP_register_vcpu_info was done */
     bool cr0_ts;                /* guest's CR0.TS */
+    bool cpuid_faulting;        /* guest's MSR_MISC_FEATURES_ENABLES: not in user mode */
     uint8_t iopl;
     uint32_t up;                /* VCPUOP_up; another vCPU sets it */
     uint32_t idle;              /* blocked in the shim: no need to interrupt for a flush */
@@ -99,7 +100,7 @@ struct shim_vcpu {
     struct { uint64_t address; bool masks; } callback[SHIM_NR_CALLBACKS];
     uint64_t debugreg[8];       /* as the guest set them; 6 as it last happened */
     struct shim_regs start;     /* where VCPUOP_initialise wants it to begin */
-    uint64_t fs_base, gs_base_kernel, gs_base_user;
+    uint64_t fs_base, gs_base_kernel, gs_base_user, cr4;
 
     /* descriptor tables */
     uint64_t gdt_mfn[14];
@@ -139,6 +140,7 @@ struct shim_domain {
     struct spinlock memory_lock;    /* populate and release of frames */
     uint64_t memory_cursor;
     uint64_t vm_assist;         /* bit per VMASST_TYPE_* */
+    bool fsgsbase;              /* the guest may be shown the instructions for bases */
     uint64_t link_vcpu_mask[SHIM_VCPUS_MAX][XEN_HOSTLINK_MAX / 64]; /* links a vCPU serves */
     struct evtchn_domain evtchn;
     struct gnttab gnttab;
@@ -249,6 +251,9 @@ bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r);
 bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r);
 int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value);
 void emulate_debugregs_start(struct shim_vcpu *v);
+void emulate_cr4_start(struct shim_vcpu *v);
+/* Finds out what the processor is good for; FS.base is zero afterwards. */
+void emulate_features_init(void);
 int64_t emulate_debugreg_get(const struct shim_vcpu *v, uint64_t n);
 
 /* event.c */

@@ -174,12 +174,15 @@ struct shim_regs *shim_start(uint64_t id)
     }
     v->runstate.state = id ? RUNSTATE_offline : RUNSTATE_running;
     cpu_init(v);
-    if (!id)
+    if (!id) {
+        emulate_features_init();
         mmu_load_root(v);
+    }
     v->runstate.state_entry_time = time_now_ns();
     if (id)
         sched_wait_up(v);
     emulate_debugregs_start(v);
+    emulate_cr4_start(v);
     descriptor_set_ldt(v, v->ldt_base, v->ldt_entries);
     time_init(v);
     idle_init(v);

@@ -78,7 +78,6 @@ const struct cpuid_pv_hidden cpuid_pv_hidden[] = {
     ALL(XSAVES, WHY_XSS),
     ALL_BIT("XFD", 4, 4, WHY_STATE),
     /* leaf 7:0, ebx */
-    KERNEL(FSGSBASE, WHY_CR4),
     KERNEL(TSC_ADJUST, WHY_MSR),
     ALL(SGX, WHY_NESTED),
     KERNEL(HLE, WHY_DEFAULT),

@@ -63,6 +63,9 @@ static const struct row {
     ROW(event_channel_op, -XEN_EFAULT, 1, EVTCHNOP_status, POINTER),
     ROW(event_channel_op, -XEN_EFAULT, 1, EVTCHNOP_bind_vcpu, POINTER),
     ROW(event_channel_op, -XEN_EFAULT, 1, EVTCHNOP_unmask, POINTER),
+    ROW(sysctl, -XEN_EFAULT, 1, POINTER),
+    ROW(domctl, -XEN_EFAULT, 1, POINTER),
+    ROW(platform_op, -XEN_EFAULT, 1, POINTER),
 #undef ROW
 };
 
@@ -165,6 +168,29 @@ static void check_domains(void)
     }
 }
 
+/* The toolstack's calls find their version first, and then nothing is permitted. */
+static void check_toolstack(void)
+{
+    static uint32_t op[64];
+    static const uint64_t nr[] = { __HYPERVISOR_sysctl, __HYPERVISOR_domctl };
+
+    for (unsigned i = 0; i < array_size(nr); i++) {
+        int64_t rc = -XEN_EACCES;
+
+        for (op[1] = 0; op[1] < 128; op[1]++) {
+            rc = pv_hypercall(nr[i], (uint64_t)op, 0, 0, 0, 0);
+            if (rc != -XEN_EACCES)
+                break;
+        }
+        CHECK(op[1] > 0 && op[1] < 128);
+        CHECK_EQ(rc, -XEN_EPERM);
+    }
+    op[1] = 0;
+    CHECK_EQ(PV_CALL(platform_op, op), -XEN_EACCES);
+    op[1] = 0x03000001;
+    CHECK_EQ(PV_CALL(platform_op, op), -XEN_EPERM);
+}
+
 static void check_multicall(void)
 {
     struct multicall_entry e[4] = {
@@ -202,5 +228,6 @@ void test_main(void)
     check_flush_masks();
     check_domains();
     check_multicall();
+    check_toolstack();
     check_page();
 }

@@ -57,6 +57,20 @@ void wrmsr(uint32_t msr, uint64_t value)
     fake_cpu.msr[msr - MSR_FS_BASE] = value;
 }
 
+int rdmsr_raw(uint32_t msr, uint64_t *value)
+{
+    assert_int_equal(msr, 0xce);
+    *value = fake_cpu.platform_info;
+    return fake_cpu.platform_info ? 0 : -1;
+}
+
+int wrmsr_raw(uint32_t msr, uint64_t value)
+{
+    assert_int_equal(msr, 0x140);
+    fake_cpu.misc_features = value;
+    return 0;
+}
+
 uint64_t rdmsr(uint32_t msr)
 {
     assert_in_range(msr, MSR_FS_BASE, MSR_KERNEL_GS_BASE);
@@ -153,6 +167,7 @@ void guest_begin(uint32_t flags)
             frame_info[i] = FRAME_FREE;
     }
     fake_boot = (struct shim_boot){
+        .m2p_va = SHIM_M2P_VA,
         .flags = flags, .nr_vcpus = 2, .domid = 7, .first_mfn = RAM_MFN, .nr_pages = RAM_PAGES,
         .max_pages = RAM_MAX, .xcr0 = 7,
     };

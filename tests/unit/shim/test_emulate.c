@@ -216,6 +216,82 @@ static void forced_cpuid(void **state)
     assert_false(emulate_forced(VCPU, &regs));
 }
 
+static void cpuid_faults_in_user_mode_if_asked(void **state)
+{
+    static const uint8_t code[] = { 0x0f, 0x0b, 'x', 'e', 'n', 0x0f, 0xa2 };
+    static uint64_t stack[64] __attribute__((aligned(16)));
+
+    begin();
+    fake_boot.nr_cpuid = 1;
+    fake_boot.cpuid[0] = (struct shim_cpuid){ .function = 1, .eax = 11 };
+    regs.rcx = 0xce;
+    assert_true(EMULATED(0x0f, 0x32));                  /* rdmsr: it is not there */
+    assert_int_equal(regs.rax, 0);
+    regs.rcx = 0x140;
+    regs.rax = 1;
+    regs.rdx = 0;
+    assert_false(EMULATED(0x0f, 0x30));
+    assert_false(EMULATED(0x0f, 0xa2));
+    fake_cpu.platform_info = (uint64_t)1 << 31 | 0x1234;
+    regs.rcx = 0xce;
+    assert_true(EMULATED(0x0f, 0x32));
+    assert_int_equal(regs.rax, (uint64_t)1 << 31);
+    regs.rdx = 0;
+    assert_false(EMULATED(0x0f, 0x30));                 /* it tells, and does not listen */
+    regs.rcx = 0x140;
+    regs.rax = 3;
+    assert_false(EMULATED(0x0f, 0x30));
+    regs.rax = 1;
+    assert_true(EMULATED(0x0f, 0x30));
+    assert_int_equal(fake_cpu.misc_features, 1);
+    regs.rax = 0;
+    assert_true(EMULATED(0x0f, 0x32));
+    assert_int_equal(regs.rax, 1);
+    regs.rax = 1;
+    assert_true(EMULATED(0x0f, 0xa2));                  /* done for the kernel */
+    assert_int_equal(regs.rax, 11);
+    VCPU->kernel_mode = false;
+    assert_false(EMULATED(0x0f, 0xa2));
+    VCPU->kernel_sp = (uint64_t)&stack[64];
+    VCPU->gate[13].address = 0x9000;
+    regs.rip = (uint64_t)code;
+    assert_true(emulate_forced(VCPU, &regs));
+    assert_int_equal(regs.rip, 0x9000);
+    assert_int_equal(stack[64 - 5], (uint64_t)code + 5);
+    assert_int_equal(stack[64 - 6], 0);
+}
+
+/* Of CR4 a guest chooses FSGSBASE, where it is shown that. */
+static void bases_by_instructions_if_asked(void **state)
+{
+    begin();
+    fake_cpu.cr4 = 0x40620;
+    regs.rax = 0x50620;
+    assert_true(EMULATED(0x0f, 0x22, 0xe0));            /* mov cr4, rax */
+    assert_int_equal(fake_cpu.cr4, 0x40620);
+    fake_boot.nr_cpuid = 1;
+    fake_boot.cpuid[0] = (struct shim_cpuid){ .function = 7, .flags = 1, .ebx = 1 };
+    fake_cpu.wrfsbase_lax = true;
+    emulate_features_init();
+    assert_true(EMULATED(0x0f, 0x22, 0xe0));            /* not on a processor like that */
+    assert_int_equal(fake_cpu.cr4, 0x40620);
+    assert_int_equal(fake_cpu.msr[0], 0);
+    fake_cpu.wrfsbase_lax = false;
+    emulate_features_init();
+    assert_int_equal(fake_cpu.cr4, 0x40620);
+    regs.rax = 0xffffffff;
+    assert_true(EMULATED(0x0f, 0x22, 0xe0));
+    assert_int_equal(fake_cpu.cr4, 0x50620);
+    assert_true(EMULATED(0x0f, 0x20, 0xe0));
+    assert_int_equal(regs.rax, 0x50620);
+    regs.rax = 0;
+    assert_true(EMULATED(0x0f, 0x22, 0xe0));
+    assert_int_equal(fake_cpu.cr4, 0x40620);
+    VCPU->cr4 = 0x10000;
+    emulate_cr4_start(VCPU);
+    assert_int_equal(fake_cpu.cr4, 0x50620);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +305,8 @@ int main(void)
         cmocka_unit_test(debug_registers),
         cmocka_unit_test(a_new_vcpus_debug_registers),
         cmocka_unit_test(forced_cpuid),
+        cmocka_unit_test(cpuid_faults_in_user_mode_if_asked),
+        cmocka_unit_test(bases_by_instructions_if_asked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

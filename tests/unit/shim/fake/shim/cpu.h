@@ -29,6 +29,8 @@ struct fake_cpu {
     uint64_t msr[3];                    /* FS, GS, kernel GS base */
     uint64_t debugreg[8];
     uint64_t xcr0;
+    uint64_t platform_info, misc_features;
+    bool wrfsbase_lax;
     uint16_t ldt;
     unsigned nr_swapgs, nr_invlpg, nr_flushes;
     uint64_t now_ns;
@@ -46,6 +48,9 @@ uint64_t guest_copy_raw(void *to, const void *from, uint64_t bytes);
 void io_out32(uint16_t port, uint32_t value);
 void wrmsr(uint32_t msr, uint64_t value);
 uint64_t rdmsr(uint32_t msr);
+/* Those of CPUID faulting only, which fake_cpu.platform_info may offer. */
+int rdmsr_raw(uint32_t msr, uint64_t *value);
+int wrmsr_raw(uint32_t msr, uint64_t value);
 void shim_reload_cs(void);
 
 static inline uint64_t read_cr0(void)
@@ -72,6 +77,20 @@ static inline void write_cr3(uint64_t v)
 static inline uint64_t read_cr4(void)
 {
     return fake_cpu.cr4;
+}
+
+/* Faults as it should, or not, like QEMU's emulator. */
+static inline int wrfsbase_raw(uint64_t base)
+{
+    if (!(fake_cpu.cr4 & 1 << 16) || !fake_cpu.wrfsbase_lax)
+        return -1;
+    fake_cpu.msr[0] = base;
+    return 0;
+}
+
+static inline void write_cr4(uint64_t v)
+{
+    fake_cpu.cr4 = v;
 }
 
 static inline void invlpg(uint64_t va)
