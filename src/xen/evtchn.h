@@ -192,15 +192,15 @@ int evtchn_host_event(struct evtchn_domain *d, uint32_t port);
  * virq < NR_VIRQS, vcpu < nr_vcpus.  Takes no lock. */
 void evtchn_virq_raise(struct evtchn_domain *d, unsigned vcpu, unsigned virq);
 
-/* 1 pending, 0 not, -EINVAL no such port, or not in use. */
+/* 1 pending, 0 not, or not in use; -EINVAL: no port has that number. */
 int evtchn_port_pending(const struct evtchn_domain *d, uint32_t port);
 
 /* SCHEDOP_poll on the calling vCPU.  EVTCHN_POLL_WAIT: it now counts as polling:
  * sleep while evtchn_poll_waiting() and not evtchn_upcall_due(), up to the
  * guest's deadline, then call evtchn_poll_end().  A vcpu_kick() comes for
  * whatever ends the wait, also when it happened before the first check.  0: there
- * is something pending, do not sleep.  -EINVAL: too many ports, or one not in use.
- * ports is the caller's copy of the guest's array. */
+ * is something pending, do not sleep.  -EINVAL: too many ports, or one beyond the
+ * last there can be.  ports is the caller's copy of the guest's array. */
 #define EVTCHN_POLL_WAIT 1
 #define EVTCHN_POLL_ANY  UINT32_MAX
 int evtchn_poll_begin(struct evtchn_domain *d, unsigned vcpu, const evtchn_port_t *ports,

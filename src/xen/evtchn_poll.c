@@ -58,9 +58,11 @@ void evtchn_vcpu_info_set(struct evtchn_domain *d, unsigned vcpu, struct vcpu_in
 
 int evtchn_port_pending(const struct evtchn_domain *d, uint32_t port)
 {
-    if (!evtchn_word_usable(evtchn_port_word(d, port)))
+    const struct evtchn_port_ops *ops = load_acquire(&d->port_ops);
+
+    if (port >= ops->nr_ports)
         return -EINVAL;
-    return load_acquire(&d->port_ops)->is_pending(d, port);
+    return evtchn_word_usable(evtchn_port_word(d, port)) && ops->is_pending(d, port);
 }
 
 void evtchn_pollers_wake(struct evtchn_domain *d, uint32_t port)
