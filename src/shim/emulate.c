@@ -26,7 +26,7 @@ struct insn {
     uint8_t bytes[INSN_BYTES_MAX];
     unsigned avail, at;
     uint8_t rex;
-    bool operand16;
+    bool operand16, fs_or_gs;
 };
 
 /* The bytes at rip that can be read: an instruction may end just before a hole. */
@@ -56,8 +56,9 @@ static uint8_t opcode(struct insn *in)
             in->operand16 = true;
         else if ((b & 0xf0) == 0x40)
             in->rex = b;
-        else if (b != 0xf2 && b != 0xf3 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x26 &&
-                 b != 0x64 && b != 0x65)
+        else if (b == 0x64 || b == 0x65)
+            in->fs_or_gs = true;
+        else if (b != 0xf2 && b != 0xf3 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x26)
             return b;
     }
 }
@@ -458,6 +459,73 @@ bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r)
     if (ok)
         r->rip += in.at;
     return ok;
+}
+
+/* Operations with a memory operand, or a register in its place, and no privilege. */
+static bool has_modrm(uint8_t op)
+{
+    return (op < 0x40 && (op & 7) < 4) || op == 0x63 || op == 0x69 || op == 0x6b ||
+           (op >= 0x80 && op <= 0x8f) || op == 0xc0 || op == 0xc1 || op == 0xc6 || op == 0xc7 ||
+           (op >= 0xd0 && op <= 0xd3) || op == 0xf6 || op == 0xf7 || op == 0xfe || op == 0xff;
+}
+
+/* After 0x0f: loads and stores of vectors, bit and byte operations. */
+static bool has_modrm_0f(uint8_t op)
+{
+    return (op >= 0x10 && op <= 0x17) || (op >= 0x28 && op <= 0x2f) ||
+           (op >= 0x40 && op <= 0x7f && op != 0x77) || (op >= 0x90 && op <= 0x9f) ||
+           (op >= 0xa3 && op <= 0xa5) || (op >= 0xab && op <= 0xc7 && op != 0xb9);
+}
+
+/* The address of the memory operand lies in the stack segment, and is none. */
+static bool operand_is_bad_stack(struct shim_regs *r, struct insn *in)
+{
+    uint8_t modrm = next(in), mod = modrm >> 6, sib = 0;
+    unsigned base = modrm & 7, index = 4;
+    uint64_t at;
+
+    if (mod == 3)
+        return false;
+    if (base == 4) {
+        sib = next(in);
+        base = sib & 7;
+        index = (sib >> 3 & 7) | (in->rex & 2 ? 8 : 0);
+    }
+    if (mod == 0 && base == 5)
+        return false;           /* no base, but rip or nothing */
+    if (in->rex & 1 || (base != 4 && base != 5))
+        return false;
+    at = *gpr(r, base);
+    if (index != 4)
+        at += *gpr(r, index) << (sib >> 6);
+    if (mod == 1)
+        at += (uint64_t)(int8_t)next(in);
+    for (unsigned i = 0; mod == 2 && i < 32; i += 8)
+        at += (uint64_t)(i == 24 ? (int8_t)next(in) : next(in)) << i;
+    return !va_canonical(at);
+}
+
+/* #GP with error code 0, at an instruction for which a processor raises #SS: that is
+ * what QEMU's emulator does with stack addresses that are none.  Never true on a
+ * processor, which has made the difference itself. */
+bool emulate_stack_fault(struct shim_regs *r)
+{
+    struct insn in;
+    uint8_t op;
+
+    if ((r->cs & 0xfffc) != (SEL_FLAT_CODE64 & ~3) && (r->cs & 0xffff) != SEL_RING1_CODE64)
+        return false;
+    fetch(&in, r->rip);
+    op = opcode(&in);
+    if ((op >= 0x50 && op <= 0x57) || op == 0x68 || op == 0x6a || op == 0x9c || op == 0xe8)
+        return !va_canonical(r->rsp - 8);
+    if ((op >= 0x58 && op <= 0x5f) || op == 0x9d || op == 0xc2 || op == 0xc3)
+        return !va_canonical(r->rsp);
+    if (op == 0xc9)
+        return !va_canonical(r->rbp);
+    if (in.fs_or_gs || (op == 0x0f ? !has_modrm_0f(next(&in)) : !has_modrm(op)))
+        return false;
+    return operand_is_bad_stack(r, &in);
 }
 
 bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r)

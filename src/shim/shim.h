@@ -249,6 +249,7 @@ int descriptor_update(uint64_t maddr, uint64_t value);
 /* emulate.c */
 bool emulate_privileged(struct shim_vcpu *v, struct shim_regs *r);
 bool emulate_forced(struct shim_vcpu *v, struct shim_regs *r);
+bool emulate_stack_fault(struct shim_regs *r);
 int64_t emulate_debugreg_set(struct shim_vcpu *v, uint64_t n, uint64_t value);
 void emulate_debugregs_start(struct shim_vcpu *v);
 void emulate_cr4_start(struct shim_vcpu *v);

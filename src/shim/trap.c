@@ -9,6 +9,7 @@
 #define VECTOR_UNDEFINED   6
 #define VECTOR_NO_DEVICE   7
 #define VECTOR_DOUBLE      8
+#define VECTOR_STACK       12
 #define VECTOR_PROTECTION  13
 #define VECTOR_PAGE        14
 #define VECTOR_MACHINE     18
@@ -152,6 +153,9 @@ static void general_protection(struct shim_vcpu *v, struct shim_regs *r)
         }
     } else if (!r->error && emulate_privileged(v, r)) {
         v->status->traps[SHIM_TRAP_EMULATED]++;
+        return;
+    } else if (!r->error && emulate_stack_fault(r)) {
+        shim_bounce_trap(v, r, VECTOR_STACK, true, 0);
         return;
     }
     shim_bounce_trap(v, r, VECTOR_PROTECTION, true, r->error);

@@ -216,6 +216,58 @@ static void forced_cpuid(void **state)
     assert_false(emulate_forced(VCPU, &regs));
 }
 
+static bool is_stack_fault(const uint8_t *code, size_t bytes)
+{
+    uint8_t copy[32];
+
+    memset(copy, 0xcc, sizeof(copy));
+    memcpy(copy, code, bytes);
+    regs.rip = (uint64_t)copy;
+    return emulate_stack_fault(&regs);
+}
+#define STACK_FAULT(...) \
+    ({ static const uint8_t code_[] = { __VA_ARGS__ }; is_stack_fault(code_, sizeof(code_)); })
+
+/* An address that is none, in rsp, rbp or where they lead, is the stack segment's. */
+static void stack_faults(void **state)
+{
+    const uint64_t bad = 0x8000000040000000, good = 0x1000;
+
+    begin();
+    regs.cs = SEL_FLAT_CODE64;
+    regs.rsp = bad;
+    regs.rbp = good;
+    regs.rax = bad;
+    assert_true(STACK_FAULT(0xc6, 0x04, 0x24, 0x00));           /* movb $0, (rsp) */
+    assert_true(STACK_FAULT(0x3e, 0xc6, 0x04, 0x24, 0x00));     /* the same with ds: */
+    assert_false(STACK_FAULT(0x64, 0xc6, 0x04, 0x24, 0x00));    /* fs: */
+    assert_false(STACK_FAULT(0x41, 0xc6, 0x04, 0x24, 0x00));    /* (r12) */
+    assert_false(STACK_FAULT(0xc6, 0x00, 0x00));                /* (rax) */
+    assert_false(STACK_FAULT(0xc6, 0x45, 0x00, 0x00));          /* (rbp), which is good */
+    assert_true(STACK_FAULT(0xc6, 0x44, 0x05, 0x00, 0x00));     /* (rbp + rax) */
+    assert_true(STACK_FAULT(0x0f, 0x10, 0x04, 0x24));           /* movups (rsp), xmm0 */
+    assert_false(STACK_FAULT(0x0f, 0x01, 0x14, 0x24));          /* lgdt (rsp): privileged */
+    assert_false(STACK_FAULT(0xf4));
+    assert_true(STACK_FAULT(0x50) && STACK_FAULT(0x5d) && STACK_FAULT(0xc3));
+    assert_true(STACK_FAULT(0xe8, 0, 0, 0, 0));
+    assert_false(STACK_FAULT(0xc9));                            /* leave: from rbp */
+    regs.rsp = good;
+    regs.rbp = bad;
+    assert_true(STACK_FAULT(0xc9));
+    assert_false(STACK_FAULT(0x50));
+    assert_true(STACK_FAULT(0xc6, 0x45, 0x00, 0x00));
+    assert_true(STACK_FAULT(0x48, 0x8b, 0x85, 0x10, 0x00, 0x00, 0x00));     /* 0x10(rbp) */
+    assert_false(STACK_FAULT(0x48, 0x8b, 0x05, 0x10, 0x00, 0x00, 0x00));    /* 0x10(rip) */
+    assert_false(STACK_FAULT(0x48, 0x89, 0xe8));                /* mov rax, rbp */
+    regs.rbp = 0x7ffffffffff8;
+    assert_false(STACK_FAULT(0xc6, 0x45, 0x07, 0x00));
+    assert_true(STACK_FAULT(0xc6, 0x45, 0x08, 0x00));           /* the first beyond */
+    assert_true(STACK_FAULT(0xc6, 0x85, 0x00, 0x01, 0x00, 0x00, 0x00));
+    assert_false(STACK_FAULT(0xc6, 0x85, 0x00, 0xff, 0xff, 0xff, 0x00));    /* less 256 */
+    regs.cs = SEL_FLAT_CODE32;
+    assert_false(STACK_FAULT(0xc6, 0x45, 0x08, 0x00));
+}
+
 static void cpuid_faults_in_user_mode_if_asked(void **state)
 {
     static const uint8_t code[] = { 0x0f, 0x0b, 'x', 'e', 'n', 0x0f, 0xa2 };
@@ -305,6 +357,7 @@ int main(void)
         cmocka_unit_test(debug_registers),
         cmocka_unit_test(a_new_vcpus_debug_registers),
         cmocka_unit_test(forced_cpuid),
+        cmocka_unit_test(stack_faults),
         cmocka_unit_test(cpuid_faults_in_user_mode_if_asked),
         cmocka_unit_test(bases_by_instructions_if_asked),
     };
