@@ -417,6 +417,13 @@ int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op)
 
     if (ret)
         return ret;
+    spin_lock(&d->lock);
+    if (d->resetting)
+        ret = -EBUSY;
+    d->resetting = true;
+    spin_unlock(&d->lock);
+    if (ret)
+        return ret;
     for (uint32_t port = 1; evtchn_port_at(d, port) && load_relaxed(&d->nr_ports_used); port++) {
         spin_lock(&d->lock);
         port_close(d, port);
@@ -427,6 +434,7 @@ int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op)
         ret = -EAGAIN;      /* another vCPU opened ports meanwhile */
     else
         evtchn_fifo_stop(d);
+    d->resetting = false;
     spin_unlock(&d->lock);
     return ret;
 }

@@ -43,7 +43,7 @@ struct evtchn_ops {
      * every EVTCHNOP_bind_vcpu. */
     void (*host_moved)(void *ctx, uint32_t port, uint32_t link, unsigned vcpu);
     /* The guest's page gfn, writable, for FIFO control blocks and event words; NULL
-     * when there is no such page.  Needed only with fifo_allowed. */
+     * when there is no such page. */
     void *(*gfn_map)(void *ctx, uint64_t gfn);
 };
 
@@ -54,7 +54,6 @@ struct evtchn_port {
     uint32_t fifo_last;     /* queue the event was last linked on, evtchn_fifo.c */
     uint8_t fifo_priority;
     uint8_t fifo_saved;     /* became pending while its event word was missing */
-    uint16_t fifo_senders;  /* vCPUs busy with the event's word */
 };
 
 #define EVTCHN_PORTS_PER_PAGE (PAGE_SIZE / sizeof(struct evtchn_port))
@@ -80,7 +79,6 @@ struct evtchn_port_ops {
      * Without d->lock.  NULL: the old vCPU delivers what it was told. */
     void (*redeliver)(struct evtchn_domain *d, uint32_t port);
     bool (*is_pending)(const struct evtchn_domain *d, uint32_t port);
-    bool (*is_masked)(const struct evtchn_domain *d, uint32_t port);
     /* The guest still has the freed port on a list: do not reuse it yet.  NULL: never. */
     bool (*is_busy)(const struct evtchn_domain *d, uint32_t port);
     /* 0 or -EINVAL.  NULL: the ABI knows no priorities, -ENOSYS. */
@@ -104,7 +102,6 @@ struct evtchn_fifo {
 struct evtchn_domain {
     unsigned nr_vcpus;
     domid_t self;
-    bool fifo_allowed;          /* set after init; false: EVTCHNOP_init_control gives -ENOSYS */
     uint32_t nr_ports_limit;    /* port numbers below this may be used (max_event_channels) */
     uint32_t nr_ports_used;     /* ports in use, without port 0 */
 
@@ -117,6 +114,7 @@ struct evtchn_domain {
     const struct evtchn_port_ops *port_ops;
     uint32_t nr_ports_valid;    /* ports below this have a struct evtchn_port */
     uint32_t free_hint;         /* no free port below this one */
+    bool resetting;             /* EVTCHNOP_reset is under way */
     struct evtchn_port *ports[EVTCHN_PORT_PAGES];
     uint32_t virq_port[EVTCHN_VCPUS_MAX][NR_VIRQS];     /* 0: not bound */
 

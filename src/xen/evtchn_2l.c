@@ -91,5 +91,4 @@ const struct evtchn_port_ops evtchn_port_ops_2l = {
     .unmask = two_level_unmask,
     .redeliver = two_level_redeliver,
     .is_pending = two_level_is_pending,
-    .is_masked = two_level_is_masked,
 };

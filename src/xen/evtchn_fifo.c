@@ -9,9 +9,9 @@
  * LINK together and goes on with the LINK it found; it clears PENDING, and sets
  * and clears MASKED.  This file sets PENDING and LINKED, sets LINK in the last word
  * of a list, writes head when the list is empty, and keeps each queue's tail where
- * the guest cannot see it.  Linking is done under the lock of the queue; marking
- * PENDING is not, and an event that is linked or masked already needs no more: the
- * guest looks at PENDING after it has cleared LINKED, or has cleared MASKED.
+ * the guest cannot see it.  All of this is done under the lock of the queue.  An event
+ * that is linked or masked already needs no more than PENDING: the guest looks at that
+ * after it has cleared LINKED, or has cleared MASKED.
  *
  * Appending needs the last word to be still on the list.  One atomic OR puts LINK
  * there and tells: if LINKED was set, the guest will find the link; if not, the
@@ -25,12 +25,11 @@
  * forgotten before the port goes elsewhere.  fifo_last names that queue, and changes
  * only under both queues' locks.  It is read before they can be taken, so taking
  * them is tried again when it changed meanwhile; each time another vCPU has linked
- * this very event, and unless the guest has consumed it in the same instant there
- * is nothing left to do.
+ * this very event.
  *
  * EVTCHNOP_reset gives the pages back to the guest, so it must outwait whoever
- * still writes there: fifo_senders counts them per port.  A sender counts itself,
- * then reads nr_words; the reset clears nr_words, then reads the counts.
+ * still writes there.  They all hold a queue's lock from before they read nr_words:
+ * the reset clears nr_words, then takes each lock once.
  *
  * The guest can write all words, heads and ready bits at any time; they are only
  * ever ORed and ANDed or overwritten, never followed. */
@@ -52,34 +51,40 @@ static event_word_t *word_at(const struct evtchn_domain *d, uint32_t port)
     return &d->fifo.words[port / WORDS_PER_PAGE][port % WORDS_PER_PAGE];
 }
 
-static void sender_enter(struct evtchn_port *p)
-{
-    fetch_add(&p->fifo_senders, 1);
-}
-
-static void sender_leave(struct evtchn_port *p)
-{
-    fetch_add(&p->fifo_senders, (uint16_t)-1);
-}
-
 static struct evtchn_fifo_queue *queue_at(struct evtchn_domain *d, uint32_t id)
 {
     return &d->fifo.queue[id / EVTCHN_FIFO_MAX_QUEUES][id % EVTCHN_FIFO_MAX_QUEUES];
 }
 
-/* Two queues, perhaps the same, always in the order of their numbers. */
-static void queues_lock(struct evtchn_domain *d, uint32_t a, uint32_t b)
+/* The queue that a port's events belong on now, and the one they were on last; both
+ * are locked.  Perhaps the same. */
+struct place {
+    unsigned vcpu, priority;
+    uint32_t now, last;
+};
+
+static void queues_unlock(struct evtchn_domain *d, const struct place *at)
 {
-    spin_lock(&queue_at(d, min_of(a, b))->lock);
-    if (a != b)
-        spin_lock(&queue_at(d, max_of(a, b))->lock);
+    spin_unlock(&queue_at(d, at->now)->lock);
+    if (unlikely(at->now != at->last))
+        spin_unlock(&queue_at(d, at->last)->lock);
 }
 
-static void queues_unlock(struct evtchn_domain *d, uint32_t a, uint32_t b)
+/* Two are taken in the order of their numbers. */
+static void queues_lock(struct evtchn_domain *d, const struct evtchn_port *p, struct place *at)
 {
-    spin_unlock(&queue_at(d, a)->lock);
-    if (a != b)
-        spin_unlock(&queue_at(d, b)->lock);
+    for (;;) {
+        at->vcpu = evtchn_word_vcpu(load_acquire(&p->word));
+        at->priority = load_relaxed(&p->fifo_priority);
+        at->now = at->vcpu * EVTCHN_FIFO_MAX_QUEUES + at->priority;
+        at->last = load_relaxed(&p->fifo_last);
+        spin_lock(&queue_at(d, min_of(at->now, at->last))->lock);
+        if (unlikely(at->now != at->last))
+            spin_lock(&queue_at(d, max_of(at->now, at->last))->lock);
+        if (likely(load_relaxed(&p->fifo_last) == at->last))
+            return;
+        queues_unlock(d, at);
+    }
 }
 
 /* Makes port follow tail, if tail is still on its list. */
@@ -95,46 +100,30 @@ static bool tail_append(struct evtchn_domain *d, uint32_t tail, uint32_t port)
     return false;
 }
 
-/* Puts the event on the queue its port belongs to now.  Between sender_enter() and
- * sender_leave(). */
-static void event_link(struct evtchn_domain *d, struct evtchn_port *p, uint32_t port,
-                       event_word_t *word)
+/* Puts a pending event where it belongs; `before` is its word as it was.  True when the
+ * guest has to be told.  Queues locked. */
+static bool event_link(struct evtchn_domain *d, const struct place *at, struct evtchn_port *p,
+                       uint32_t port, event_word_t *word, event_word_t before)
 {
-    struct evtchn_fifo_control_block *control;
-    unsigned vcpu, priority;
-    uint32_t last, now;
-    bool head = false;
-
-    for (;;) {
-        if (load_acquire(word) & (MASKED | LINKED))
-            return;
-        vcpu = evtchn_word_vcpu(load_acquire(&p->word));
-        priority = load_relaxed(&p->fifo_priority);
-        now = vcpu * EVTCHN_FIFO_MAX_QUEUES + priority;
-        last = load_relaxed(&p->fifo_last);
-        queues_lock(d, now, last);
-        if (load_relaxed(&p->fifo_last) == last)
-            break;
-        queues_unlock(d, now, last);
-    }
     /* Without a control block the event stays pending and unlinked: the guest must
      * not unmask events of a vCPU before it has given it one. */
-    control = load_acquire(&d->fifo.control[vcpu]);
-    if (control && !(fetch_or(word, LINKED) & LINKED)) {
-        struct evtchn_fifo_queue *q = queue_at(d, now), *former = queue_at(d, last);
+    struct evtchn_fifo_control_block *control = load_acquire(&d->fifo.control[at->vcpu]);
+    struct evtchn_fifo_queue *q = queue_at(d, at->now), *former = queue_at(d, at->last);
+    uint32_t ready = (uint32_t)1 << at->priority;
+    bool appended;
 
-        if (former->tail == port)
-            former->tail = 0;
-        store_relaxed(&p->fifo_last, now);
-        head = !q->tail || !tail_append(d, q->tail, port);
-        if (head)
-            store_release(&control->head[priority], port);
-        q->tail = port;
-    }
-    queues_unlock(d, now, last);
+    if ((before & (MASKED | LINKED)) || !control || (fetch_or(word, LINKED) & LINKED))
+        return false;
+    if (former->tail == port)
+        former->tail = 0;
+    store_relaxed(&p->fifo_last, at->now);
+    appended = q->tail && tail_append(d, q->tail, port);
+    q->tail = port;
+    if (appended)
+        return false;
+    store_release(&control->head[at->priority], port);
     /* the guest reads head after it has taken the ready bit */
-    if (head && !(fetch_or(&control->ready, (uint32_t)1 << priority) & (uint32_t)1 << priority))
-        evtchn_upcall_raise(d, vcpu);
+    return !(fetch_or(&control->ready, ready) & ready);
 }
 
 /* The port's word; or NULL, and the event is noted for evtchn_expand_array().  One
@@ -154,21 +143,24 @@ static event_word_t *word_or_note(struct evtchn_domain *d, struct evtchn_port *p
 static void fifo_set_pending(struct evtchn_domain *d, uint32_t port)
 {
     struct evtchn_port *p = evtchn_port_ref(d, port);
-    bool was_pending = true, usable;
-    event_word_t *word;
+    event_word_t *word, before = PENDING;
+    bool usable, tell = false;
+    struct place at;
 
-    sender_enter(p);
+    queues_lock(d, p, &at);
     word = word_or_note(d, p, port);
-    if (word)
-        was_pending = fetch_or(word, PENDING) & PENDING;
+    if (likely(word))
+        before = fetch_or(word, PENDING);
     usable = evtchn_word_usable(load_acquire(&p->word));
-    if (word && usable)
-        event_link(d, p, port, word);
-    sender_leave(p);
+    if (likely(word && usable))
+        tell = event_link(d, &at, p, port, word, before);
+    queues_unlock(d, &at);
 
-    if (!usable)
+    if (tell)
+        evtchn_upcall_raise(d, at.vcpu);
+    if (unlikely(!usable))
         evtchn_stray_clear(d, port);
-    else if (!was_pending)
+    else if (!(before & PENDING))
         evtchn_pollers_wake(d, port);
 }
 
@@ -184,13 +176,20 @@ static void fifo_clear_pending(struct evtchn_domain *d, uint32_t port)
 static void fifo_unmask(struct evtchn_domain *d, uint32_t port)
 {
     struct evtchn_port *p = evtchn_port_ref(d, port);
-    event_word_t *word;
+    event_word_t *word, before;
+    bool tell = false;
+    struct place at;
 
-    sender_enter(p);
+    queues_lock(d, p, &at);
     word = word_at(d, port);
-    if (word && fetch_and(word, ~MASKED) & PENDING)
-        event_link(d, p, port, word);
-    sender_leave(p);
+    if (word) {
+        before = fetch_and(word, ~MASKED);
+        if (before & PENDING)
+            tell = event_link(d, &at, p, port, word, before & ~MASKED);
+    }
+    queues_unlock(d, &at);
+    if (tell)
+        evtchn_upcall_raise(d, at.vcpu);
 }
 
 static bool fifo_is_pending(const struct evtchn_domain *d, uint32_t port)
@@ -198,13 +197,6 @@ static bool fifo_is_pending(const struct evtchn_domain *d, uint32_t port)
     const event_word_t *word = word_at(d, port);
 
     return word && load_acquire(word) & PENDING;
-}
-
-static bool fifo_is_masked(const struct evtchn_domain *d, uint32_t port)
-{
-    const event_word_t *word = word_at(d, port);
-
-    return !word || load_acquire(word) & MASKED;
 }
 
 static bool fifo_is_busy(const struct evtchn_domain *d, uint32_t port)
@@ -238,7 +230,6 @@ static const struct evtchn_port_ops evtchn_port_ops_fifo = {
     .clear_pending = fifo_clear_pending,
     .unmask = fifo_unmask,
     .is_pending = fifo_is_pending,
-    .is_masked = fifo_is_masked,
     .is_busy = fifo_is_busy,
     .set_priority = fifo_set_priority,
 };
@@ -261,13 +252,12 @@ void evtchn_fifo_stop(struct evtchn_domain *d)
         return;
     store_release(&d->port_ops, &evtchn_port_ops_2l);
     store_full(&d->fifo.nr_words, 0);
-    for (uint32_t port = 1; port < d->nr_ports_valid; port++)
-        while (load_acquire(&evtchn_port_ref(d, port)->fifo_senders))
-            cpu_relax();
-    for (unsigned vcpu = 0; vcpu < EVTCHN_VCPUS_MAX; vcpu++) {
+    for (unsigned vcpu = 0; vcpu < d->nr_vcpus; vcpu++)
         store_release(&d->fifo.control[vcpu], NULL);
-        for (unsigned i = 0; i < EVTCHN_FIFO_MAX_QUEUES; i++)
-            d->fifo.queue[vcpu][i].tail = 0;
+    for (uint32_t id = 0; id < d->nr_vcpus * EVTCHN_FIFO_MAX_QUEUES; id++) {
+        spin_lock(&queue_at(d, id)->lock);
+        queue_at(d, id)->tail = 0;
+        spin_unlock(&queue_at(d, id)->lock);
     }
 }
 
@@ -276,8 +266,6 @@ int evtchn_init_control(struct evtchn_domain *d, struct evtchn_init_control *op)
     uint8_t *page;
     int ret = -EINVAL;
 
-    if (!d->fifo_allowed)
-        return -ENOSYS;
     if (op->vcpu >= d->nr_vcpus)
         return -ENOENT;
     if (op->offset > PAGE_SIZE - sizeof(struct evtchn_fifo_control_block) || op->offset & 7)

@@ -156,8 +156,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     g->nr_pages_max = 4;
     g->d.nr_ports_limit = 1000;
-    if (size)
-        g->d.fifo_allowed = data[0] & 0x80;
     for (size_t at = 0; at + sizeof(struct step) <= size; at += sizeof(struct step)) {
         struct step s;
 

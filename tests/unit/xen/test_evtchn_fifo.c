@@ -45,7 +45,6 @@ static struct guest *fifo_guest(unsigned nr_vcpus, unsigned nr_pages)
 {
     struct guest *g = guest_create(nr_vcpus);
 
-    g->d.fifo_allowed = true;
     for (unsigned i = 0; i < nr_vcpus; i++)
         require(!control_add(g, i));
     for (unsigned i = 0; i < nr_pages; i++)
@@ -137,7 +136,6 @@ static void control_block_is_judged(void **state)
     struct guest *g = guest_create(2);
     struct evtchn_expand_array early = { .array_gfn = ARRAY_GFN };
 
-    g->d.fifo_allowed = true;
     assert_int_equal(evtchn_expand_array(&g->d, &early), -EOPNOTSUPP);
     for (size_t i = 0; i < array_size(rows); i++) {
         struct evtchn_init_control op = {
@@ -312,7 +310,6 @@ static void events_of_the_2_level_abi_are_taken_along(void **state)
     uint32_t a = ipi_open(g, 0), b = ipi_open(g, 0);
 
     port_send(g, b);
-    g->d.fifo_allowed = true;
     assert_int_equal(control_add(g, 0), 0);
     assert_int_equal(page_add(g, 0), 0);
     taken_check(&c, &b, 1);

@@ -25,7 +25,7 @@ enum act {
     RESET,              /* a: dom */
     PRIORITY,           /* a: port, b: priority */
     EXPAND,
-    CONTROL,
+    CONTROL,            /* a: vcpu */
     HOST_BIND,          /* a: port, b: link */
     HOST_UNBIND,        /* a: port, b: link */
     HOST_EVENT,         /* a: port */
@@ -108,7 +108,7 @@ static int row_run(struct guest *g, const struct row *r, uint32_t *out)
         return evtchn_expand_array(d, &op);
     }
     case CONTROL: {
-        struct evtchn_init_control op = { .control_gfn = 1 };
+        struct evtchn_init_control op = { .control_gfn = 1, .vcpu = r->a };
         return evtchn_init_control(d, &op);
     }
     case HOST_BIND:
@@ -255,10 +255,28 @@ static void reset_closes_everything_of_the_own_domain(void **state)
           { VIRQ, 0, 0, 0, 1 });
 }
 
-static void two_level_knows_no_priorities_and_no_arrays(void **state)
+static void priorities_and_arrays_come_with_the_fifo_abi(void **state)
 {
     CHECK({ IPI, 0, 0, 0, 1 }, { PRIORITY, 1, 3, -ENOSYS }, { PRIORITY, 999999, 3, -EINVAL },
-          { EXPAND, 0, 0, -EOPNOTSUPP }, { CONTROL, 0, 0, -ENOSYS });
+          { PRIORITY, 0, 3, -ENOSYS }, { EXPAND, 0, 0, -EOPNOTSUPP }, { CONTROL, 4, 0, -ENOENT },
+          { CONTROL }, { CONTROL, 0, 0, -EINVAL }, { PRIORITY, 1, 3 }, { PRIORITY, 1, 16, -EINVAL },
+          { PRIORITY, 0, 3, -EACCES }, { PRIORITY, 2, 16, -EACCES }, { EXPAND },
+          { RESET, DOMID_SELF }, { EXPAND, 0, 0, -EOPNOTSUPP }, { IPI, 0, 0, 0, 1 },
+          { PRIORITY, 1, 3, -ENOSYS }, { CONTROL }, { PRIORITY, 1, 3 });
+}
+
+/* Taken for the time a reset takes, which another vCPU's may overlap with. */
+static void reset_during_a_reset_is_refused(void **state)
+{
+    struct guest *g = guest_create(1);
+
+    g->d.resetting = true;
+    rows_check(g, (const struct row[]){ { IPI, 0, 0, 0, 1 }, { RESET, DOMID_SELF, 0, -EBUSY },
+                                        { SEND, 1 } }, 3);
+    g->d.resetting = false;
+    rows_check(g, (const struct row[]){ { RESET, DOMID_SELF }, { SEND, 1, 0, -EINVAL },
+                                        { RESET, DOMID_SELF } }, 3);
+    guest_free(g);
 }
 
 static void host_connects_only_to_ports_waiting_for_it(void **state)
@@ -423,7 +441,8 @@ int main(void)
         cmocka_unit_test(status_only_of_own_ports),
         cmocka_unit_test(unmask_accepts_any_port_that_has_a_record),
         cmocka_unit_test(reset_closes_everything_of_the_own_domain),
-        cmocka_unit_test(two_level_knows_no_priorities_and_no_arrays),
+        cmocka_unit_test(priorities_and_arrays_come_with_the_fifo_abi),
+        cmocka_unit_test(reset_during_a_reset_is_refused),
         cmocka_unit_test(host_connects_only_to_ports_waiting_for_it),
         cmocka_unit_test(host_unbind_leaves_the_port_waiting),
         cmocka_unit_test(guest_closing_tells_the_host_once),
