@@ -64,7 +64,7 @@ static void host_moved(void *ctx, uint32_t port, uint32_t link, unsigned vcpu)
 
 static void *gfn_map(void *ctx, uint64_t gfn)
 {
-    return mmu_frame_ok(gfn) ? shim_dm(gfn << PAGE_SHIFT) : NULL;
+    return mmu_frame_held(gfn) ? shim_dm(gfn << PAGE_SHIFT) : NULL;
 }
 
 void event_init(void)

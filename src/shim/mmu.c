@@ -42,6 +42,11 @@ static uint8_t *frame_info(uint64_t mfn)
     return &shim_domain.frame_info[mfn - shim_domain.boot->first_mfn];
 }
 
+bool mmu_frame_held(uint64_t mfn)
+{
+    return mmu_frame_ok(mfn) && !(load_relaxed(frame_info(mfn)) & (FRAME_FREE | FRAME_LEAVING));
+}
+
 static uint64_t pte_frame(uint64_t pte)
 {
     return (pte & PTE_FRAME) >> PAGE_SHIFT;

@@ -9,6 +9,24 @@ echo "@@ processors $(nproc)"
 echo "@@ memory $(awk '/MemTotal/ { print $2 }' /proc/meminfo)"
 """
 
+# What event channels carry, on both vCPUs, of which one goes and comes back: the store
+# (which makes the disk appear), the disk, the console, timers, calls between vCPUs.
+EVENTS = r"""
+dmesg | sed -n 's/.*xen:events: Using \(.*\) ABI$/@@ abi \1/p'
+disk xvda
+for i in 1 2 3; do
+    echo 0 >/sys/devices/system/cpu/cpu1/online && [ $(nproc) = 1 ] || exit 1
+    echo 1 >/sys/devices/system/cpu/cpu1/online && [ $(nproc) = 2 ] || exit 1
+    for mask in 1 2; do
+        echo 3 >/proc/sys/vm/drop_caches
+        taskset $mask dd if=/dev/xvda of=/dev/null bs=4k count=256 || exit 1
+        taskset $mask sleep 0.1
+    done
+done
+processors wakeups && echo "@@ all is well"
+read x
+"""
+
 
 def boots(world, vcpus, **config):
     guest = Guest(world, HELLO, vcpus=vcpus, **config).create()
@@ -39,6 +57,27 @@ def test_6_gib_of_memory(world):
     kib = int(guest.expect(r"^@@ memory (\d+)").group(1))
     need(kib > 5.7 * 1024 * 1024, f"the guest sees {kib} KiB")
     guest.finished()
+
+
+def events_by(world, abi, words=""):
+    """A kernel that says it uses this ABI works, and works again after a reboot."""
+    image = world.image("disk", 4)
+    guest = Guest(world, EVENTS, vcpus=2, words=words,
+                  disks=[f"{image},raw,xvda,w"]).create()
+    for boot in range(2):
+        seen = guest.expect(r"^@@ abi (.*)").group(1)
+        need(seen == abi, f"the guest's ABI is {seen}")
+        guest.expect(r"^@@ all is well")
+        if boot == 0:
+            world.xl("reboot", "guest")
+
+
+def test_fifo_event_channels(world):
+    events_by(world, "FIFO-based")
+
+
+def test_2_level_event_channels(world):
+    events_by(world, "2-level", "xen.fifo_events=0")
 
 
 def ring_of(world, ring):
