@@ -234,16 +234,19 @@ static const struct evtchn_port_ops evtchn_port_ops_fifo = {
     .set_priority = fifo_set_priority,
 };
 
-/* The guest is leaving the 2-level ABI: what is pending there is kept.  An event
- * being sent at this moment may be missed, as the ABI warns (init_control). */
+/* The guest is leaving the 2-level ABI: what is pending there is taken along, and not left
+ * for it to find when it comes back.  An event being sent at this moment may be missed, as
+ * the ABI warns (init_control). */
 static void fifo_start(struct evtchn_domain *d)
 {
     for (uint32_t port = 1; port < d->nr_ports_valid; port++)
         fifo_init(d, port);
     store_full(&d->port_ops, &evtchn_port_ops_fifo);
     for (uint32_t port = 1; port < d->nr_ports_valid; port++)
-        if (evtchn_port_ops_2l.is_pending(d, port))
+        if (evtchn_port_ops_2l.is_pending(d, port)) {
+            evtchn_port_ops_2l.clear_pending(d, port);
             store_relaxed(&evtchn_port_ref(d, port)->fifo_saved, 1);
+        }
 }
 
 void evtchn_fifo_stop(struct evtchn_domain *d)

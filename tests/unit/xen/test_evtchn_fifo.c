@@ -392,9 +392,7 @@ static void scribbled_words_and_blocks_break_nothing_but_the_guest(void **state)
 /* Several vCPUs send on the same ports to one consumer, while the ports move between
  * two vCPUs' queues and priorities: the last event of each port must arrive, whatever
  * was merged before. */
-#define SENDERS 3
-#define PORTS   3
-#define ROUNDS  20000
+enum { SENDERS = 3, PORTS = 3, ROUNDS = 20000 };
 
 struct traffic {
     struct guest *g;
@@ -543,6 +541,35 @@ static void reset_outwaits_senders(void **state)
     guest_free(t.g);
 }
 
+static void *reset_run(void *arg)
+{
+    struct traffic *t = arg;
+
+    require(!evtchn_reset(&t->g->d, &(struct evtchn_reset){ DOMID_SELF }));
+    store_release(&t->done, 1);
+    return NULL;
+}
+
+/* This thread is a sender who has read nr_words, and is slow. */
+static void reset_waits_for_each_queue(void **state)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        struct traffic t = { .g = fifo_guest(2, 1) };
+        struct evtchn_fifo_queue *q = &t.g->d.fifo.queue[i & 1][i & 2 ? 15 : 0];
+        pthread_t thread;
+
+        spin_lock(&q->lock);
+        assert_int_equal(pthread_create(&thread, NULL, reset_run, &t), 0);
+        while (load_acquire(&t.g->d.fifo.nr_words))
+            sched_yield();
+        for (unsigned n = 0; n < 200; n++, sched_yield())
+            assert_int_equal(load_acquire(&t.done), 0);
+        spin_unlock(&q->lock);
+        pthread_join(thread, NULL);
+        guest_free(t.g);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -565,6 +592,7 @@ int main(void)
         cmocka_unit_test(no_event_is_lost_between_senders_and_moves),
         cmocka_unit_test(sender_that_waited_looks_again_where_the_event_was),
         cmocka_unit_test(reset_outwaits_senders),
+        cmocka_unit_test(reset_waits_for_each_queue),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
