@@ -98,7 +98,10 @@ int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
     case SCHEDOP_shutdown:
         if (guest_read(&down, arg_va, sizeof(down)))
             return -XEN_EFAULT;
+        doorbell_flush(v);
         shim_shutdown(down.reason);
+    case SCHEDOP_watchdog:
+        return watchdog_op(v, arg_va);
     case SCHEDOP_shutdown_code:
         return 0;       /* a remark for a later shutdown, which brings its own reason */
     case SCHEDOP_remote_shutdown:

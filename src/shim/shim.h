@@ -128,6 +128,8 @@ struct shim_vcpu {
 _Static_assert(offsetof(struct shim_vcpu, scratch) == AREA_SCRATCH, "entry.S");
 _Static_assert(sizeof(struct shim_vcpu) <= AREA_IST_FIRST, "area");
 
+#define SHIM_WATCHDOGS 2
+
 struct shim_domain {
     const struct shim_boot *boot;
     struct shim_status *status;
@@ -140,6 +142,8 @@ struct shim_domain {
     struct spinlock memory_lock;    /* populate and release of frames */
     uint64_t memory_cursor;
     uint64_t vm_assist;         /* bit per VMASST_TYPE_* */
+    struct spinlock watchdog_lock;
+    uint64_t watchdog_ns[SHIM_WATCHDOGS];   /* when each runs out; 0: not in use */
     bool fsgsbase;              /* the guest may be shown the instructions for bases */
     uint64_t link_vcpu_mask[SHIM_VCPUS_MAX][XEN_HOSTLINK_MAX / 64]; /* links a vCPU serves */
     struct evtchn_domain evtchn;
@@ -282,6 +286,13 @@ void time_arm(struct shim_vcpu *v);
 void time_expired(struct shim_vcpu *v);
 int64_t time_set_singleshot(struct shim_vcpu *v, uint64_t timeout_ns, bool must_be_future);
 int64_t time_set_periodic(struct shim_vcpu *v, uint64_t period_ns);
+
+/* watchdog.c */
+int64_t watchdog_op(struct shim_vcpu *v, uint64_t arg_va);
+/* When the next one runs out, guest time; 0: none will. */
+uint64_t watchdog_next_ns(void);
+/* Does not return if one has run out. */
+void watchdog_expire(uint64_t now_ns);
 
 /* sched.c */
 int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);

@@ -78,6 +78,7 @@ void time_arm(struct shim_vcpu *v)
     earliest(&next, v->singleshot_ns);
     earliest(&next, v->periodic_next_ns);
     earliest(&next, v->poll_ns);
+    earliest(&next, watchdog_next_ns());
     if (!next)
         return;
     tsc = ns_to_tsc(next);
@@ -93,6 +94,7 @@ void time_expired(struct shim_vcpu *v)
     bool due = false;
 
     v->armed_tsc = 0;
+    watchdog_expire(now);
     if (v->singleshot_ns && v->singleshot_ns <= now) {
         v->singleshot_ns = 0;
         due = true;
