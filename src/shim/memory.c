@@ -196,6 +196,20 @@ static int64_t reservation_size(uint64_t cmd, uint64_t arg_va)
                      shim_domain.boot->max_pages);
 }
 
+/* XENMEM_get_vnumainfo: Xen's answer for a domain that has no virtual nodes. */
+static int64_t vnumainfo(uint64_t cmd, uint64_t arg_va)
+{
+    struct xen_vnuma_topology_info op;
+
+    if (cmd & ~MEMORY_OP_CMD_MASK)      /* it has no extents to go on with */
+        return -XEN_EINVAL;
+    if (guest_read(&op, arg_va, sizeof(op)))
+        return -XEN_EFAULT;
+    if (op.pad)
+        return -XEN_EINVAL;
+    return self(op.domid) ? -XEN_EOPNOTSUPP : -XEN_ESRCH;
+}
+
 int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
 {
     switch (cmd & MEMORY_OP_CMD_MASK) {
@@ -212,6 +226,8 @@ int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
     case XENMEM_increase_reservation:
     case XENMEM_decrease_reservation:
         return reservation(v, cmd & MEMORY_OP_CMD_MASK, arg_va);
+    case XENMEM_get_vnumainfo:
+        return vnumainfo(cmd, arg_va);
     default:
         return -XEN_ENOSYS;
     }

@@ -28,6 +28,7 @@ static void check_map(void)
     struct e820 { uint64_t addr, size; uint32_t type; } __attribute__((packed)) e[4] = { { 0 } };
     struct xen_memory_map m = { .nr_entries = 4, .buffer.p = e };
     domid_t other = 12345, self = DOMID_SELF;
+    struct xen_vnuma_topology_info vnuma = { .domid = DOMID_SELF };
 
     CHECK_EQ(PV_CALL(memory_op, XENMEM_memory_map, &m), 0);
     CHECK(m.nr_entries >= 1);
@@ -38,6 +39,12 @@ static void check_map(void)
     CHECK(PV_CALL(memory_op, XENMEM_maximum_reservation, &self) >= nr_pages());
     CHECK_EQ(PV_CALL(memory_op, XENMEM_current_reservation, &other), -XEN_ESRCH);
     CHECK(PV_CALL(memory_op, XENMEM_maximum_ram_page, 0) > 0);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_get_vnumainfo, &vnuma), -XEN_EOPNOTSUPP);
+    vnuma.domid = other;
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_get_vnumainfo, &vnuma), -XEN_ESRCH);
+    vnuma.pad = 1;
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_get_vnumainfo, &vnuma), -XEN_EINVAL);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_get_vnumainfo, 0x123456789000), -XEN_EFAULT);
 }
 
 /* A scratch page through which frames are looked at. */
