@@ -142,7 +142,7 @@ inline event_send(p)
     fi
 }
 
-proctype sender(byte first, second)
+proctype sender(byte first, second, third)
 {
     LOCALS;
 
@@ -151,6 +151,10 @@ proctype sender(byte first, second)
     if
     :: second != 0 -> owed[second] = 1; event_send(second)
     :: second == 0
+    fi;
+    if
+    :: third != 0 -> owed[third] = 1; event_send(third)
+    :: third == 0
     fi;
     nr_busy--
 }
@@ -235,14 +239,14 @@ init
 {
     atomic {
         run guest();
-        run sender(1, 2);
+        run sender(2, 0, 0);
         run mover(2);
 #ifdef MASKS
-        run sender(2, 0);
+        run sender(1, 2, 0);
         run masker(1);
         nr_busy = 4
 #else
-        run sender(2, 1);
+        run sender(1, 2, 2);
         nr_busy = 3
 #endif
     }
