@@ -242,7 +242,7 @@ static bool queue_poll(struct vbd_queue *q)
     return false;
 }
 
-/* In a crowd, to where the vCPU is that rang: see above. */
+/* In a crowd, to where the vCPU is that has just rung: see above. */
 static void queue_follow(struct vbd_queue *q)
 {
     int64_t cpu = xen_hostport_caller_cpu(q->params.port);
@@ -276,9 +276,10 @@ static void queue_sleep(struct vbd_queue *q)
     count(&q->sleeps);
     kicked = blk_queue_wait(q->blk, limit_ns);
     xen_hostport_woken(port);
-    queue_follow(q);
-    if (kicked && read(port->kick_fd, &n, sizeof(n)) == sizeof(n))
+    if (kicked && read(port->kick_fd, &n, sizeof(n)) == sizeof(n)) {
         count(&q->kicks);
+        queue_follow(q);
+    }
 }
 
 static void *queue_main(void *arg)

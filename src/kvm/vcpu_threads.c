@@ -26,7 +26,6 @@ struct vcpu_thread {
     struct kvm_vcpu_threads *all;
     struct kvm_vcpu *vcpu;
     pthread_t thread;
-    const uint32_t **cpu;       /* where kvm_vcpu_threads_cpus() says it */
 };
 
 struct kvm_vcpu_threads {
@@ -38,7 +37,7 @@ struct kvm_vcpu_threads {
     unsigned nr_parked;
     unsigned nr_started;        /* threads that have said where they run */
     unsigned nr;                /* threads that exist */
-    const uint32_t **cpus;
+    const uint32_t **cpus;      /* kvm_vcpu_threads_cpus() */
     struct vcpu_thread thread[];
 };
 
@@ -69,7 +68,7 @@ static void *vcpu_thread_main(void *arg)
     snprintf(name, sizeof(name), "vcpu %u", kvm_vcpu_id(me->vcpu));
     pthread_setname_np(pthread_self(), name);
 
-    *me->cpu = place_thread_cpu();
+    t->cpus[me - t->thread] = place_thread_cpu();
     pthread_mutex_lock(&t->lock);
     t->nr_started++;
     pthread_cond_signal(&t->parked);
@@ -138,7 +137,6 @@ int kvm_vcpu_threads_start(struct kvm_vcpu *const vcpus[], unsigned nr,
 
         v->all = t;
         v->vcpu = vcpus[i];
-        v->cpu = &t->cpus[i];
         ret = create_thread(v, e);
         if (ret < 0) {
             pthread_mutex_unlock(&t->lock);

@@ -11,7 +11,10 @@
 
 static void ring(struct shim_vcpu *v, uint32_t port, uint32_t link)
 {
-    store_relaxed(&shim_domain.links[link].caller, v->id);
+    uint32_t *caller = &shim_domain.links[link].caller;
+
+    if (load_relaxed(caller) != v->id)      /* the host reads this line at every event */
+        store_relaxed(caller, v->id);
     v->status->traps[SHIM_TRAP_DOORBELL]++;
     io_out32(XEN_DOORBELL_IO_PORT, port);
 }

@@ -9,7 +9,7 @@
 
 static bool frame_ok(void *ctx, uint64_t mfn)
 {
-    return mmu_frame_ok(mfn);
+    return mmu_frame_held(mfn);
 }
 
 static uint64_t *entry_for(uint64_t host_addr, uint32_t flags)

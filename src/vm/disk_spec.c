@@ -189,43 +189,38 @@ static int flag_cdrom(struct spec *s)
     return 0;
 }
 
-static int set_discard(struct spec *s, bool discard)
+/* A flag that comes as name or as no-name. */
+static int set_switch(struct spec *s, bool *given, bool *slot, bool on, const char *respecified,
+                      const char *near)
 {
-    if (s->discard_given && s->d.discard != discard)
-        return fail(s, "discard respecified", discard ? "discard" : "no-discard");
-    s->discard_given = true;
-    s->d.discard = discard;
+    if (*given && *slot != on)
+        return fail(s, respecified, near);
+    *given = true;
+    *slot = on;
     return 0;
 }
 
 static int flag_discard(struct spec *s)
 {
-    return set_discard(s, true);
+    return set_switch(s, &s->discard_given, &s->d.discard, true, "discard respecified", "discard");
 }
 
 static int flag_no_discard(struct spec *s)
 {
-    return set_discard(s, false);
-}
-
-static int set_persistent(struct spec *s, bool persistent)
-{
-    if (s->persistent_given && s->d.persistent_grants != persistent)
-        return fail(s, "persistent-grants respecified",
-                    persistent ? "persistent-grants" : "no-persistent-grants");
-    s->persistent_given = true;
-    s->d.persistent_grants = persistent;
-    return 0;
+    return set_switch(s, &s->discard_given, &s->d.discard, false, "discard respecified",
+                      "no-discard");
 }
 
 static int flag_persistent(struct spec *s)
 {
-    return set_persistent(s, true);
+    return set_switch(s, &s->persistent_given, &s->d.persistent_grants, true,
+                      "persistent-grants respecified", "persistent-grants");
 }
 
 static int flag_no_persistent(struct spec *s)
 {
-    return set_persistent(s, false);
+    return set_switch(s, &s->persistent_given, &s->d.persistent_grants, false,
+                      "persistent-grants respecified", "no-persistent-grants");
 }
 
 static int flag_direct_io_safe(struct spec *s)

@@ -307,6 +307,66 @@ static void idle_queue_in_a_crowd_asks_for_doorbells(void **state)
     close_disk(&f);
 }
 
+/* Where the thread would have gone; linked in place of the real one. */
+static uint32_t moved_to;
+static unsigned nr_moves;
+int __wrap_place_thread_move(uint32_t cpu);
+
+int __wrap_place_thread_move(uint32_t cpu)
+{
+    store_relaxed(&moved_to, cpu);
+    store_release(&nr_moves, nr_moves + 1);
+    return 0;
+}
+
+/* One request after the other, by a vCPU on a processor where the thread never is. */
+static void ask_from_elsewhere(struct lane *l, unsigned nr_requests)
+{
+    static const uint32_t elsewhere = 12345;
+    static const uint32_t *const cpus[] = { &elsewhere };
+
+    store_release(&nr_moves, 0);
+    l->front.port.cpus = cpus;
+    for (unsigned i = 0; i < nr_requests; i++) {
+        lane_put(l, 0, BLKIF_OP_READ, 0, 1);
+        lane_show(l);
+        assert_int_equal(lane_wait(l).status, BLKIF_RSP_OKAY);
+        usleep(1000);       /* so that most of them find it asleep */
+    }
+}
+
+static void in_a_crowd_the_thread_goes_where_the_caller_is(void **state)
+{
+    struct vbd_queue_counters c;
+    struct fixture f;
+
+    open_disk(&f, "/dev/shm");
+    lane_open(&f, 0, 1, false, 0);
+    crowd_begin(&f.lane[0]);
+    f.lane[0].puts_off = false;
+    ask_from_elsewhere(&f.lane[0], 100);
+    lane_close(&f.lane[0], &c);
+    assert_true(c.kicks >= 8);
+    /* not for the first time it finds itself elsewhere, and not each time */
+    assert_in_range(load_acquire(&nr_moves), 1, c.kicks / 4);
+    assert_int_equal(load_relaxed(&moved_to), 12345);
+    close_disk(&f);
+}
+
+static void where_there_is_room_the_thread_stays_away_from_the_caller(void **state)
+{
+    struct vbd_queue_counters c;
+    struct fixture f;
+
+    open_disk(&f, "/dev/shm");
+    lane_open(&f, 0, 1, false, 0);
+    ask_from_elsewhere(&f.lane[0], 100);
+    lane_close(&f.lane[0], &c);
+    assert_true(c.kicks >= 8);
+    assert_int_equal(load_acquire(&nr_moves), 0);
+    close_disk(&f);
+}
+
 static void frontend_that_fills_the_queue_kicks_seldom(void **state)
 {
     struct vbd_queue_counters c;
@@ -405,6 +465,8 @@ int main(void)
         cmocka_unit_test(interrupts_owed_to_running_vcpus_are_paid),
         cmocka_unit_test(doorbells_put_off_for_ever_lose_nothing),
         cmocka_unit_test(idle_queue_in_a_crowd_asks_for_doorbells),
+        cmocka_unit_test(in_a_crowd_the_thread_goes_where_the_caller_is),
+        cmocka_unit_test(where_there_is_room_the_thread_stays_away_from_the_caller),
         cmocka_unit_test(frontend_that_fills_the_queue_kicks_seldom),
         cmocka_unit_test(idle_queue_stops_polling),
         cmocka_unit_test(stopping_answers_what_is_in_flight),
