@@ -14,6 +14,7 @@
 
 #include "base/atomic.h"
 #include "machine.h"
+#include "place/thread.h"
 
 static void test_threads_start_parked(void **state)
 {
@@ -177,6 +178,28 @@ static void test_threads_are_named(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* A processor of the host for each, where the C library lets it be known. */
+static void test_threads_say_where_they_run(void **state)
+{
+    struct machine *m = *state;
+    const uint32_t *const *cpus;
+
+    if (!place_thread_cpu()) {
+        print_message("the C library keeps no rseq area\n");
+        skip();
+    }
+    machine_build(m, 2, guest_spin);
+    machine_start(m);
+    while (!load_relaxed(machine_word(m, 0)) || !load_relaxed(machine_word(m, 1)))
+        machine_sleep_us(1000);
+    cpus = kvm_vcpu_threads_cpus(m->threads);
+    assert_ptr_not_equal(cpus[0], cpus[1]);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_non_null(cpus[i]);
+        assert_in_range(load_relaxed(cpus[i]), 0, (unsigned)sysconf(_SC_NPROCESSORS_CONF) - 1);
+    }
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_setup, machine_teardown)
@@ -190,6 +213,7 @@ int main(void)
         T(test_threads_can_be_stopped_and_started_again),
         T(test_cpu_time_of_a_busy_vcpu_grows),
         T(test_threads_are_named),
+        T(test_threads_say_where_they_run),
     };
     int status = machine_kvm_status();
 

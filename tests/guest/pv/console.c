@@ -10,9 +10,7 @@ static struct xencons_interface *ring;
 
 static void notify(void)
 {
-    struct evtchn_send s = { .port = pv_start_info->console.domU.evtchn };
-
-    CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_send, &s), 0);
+    CHECK_EQ(pv_evtchn_send(pv_start_info->console.domU.evtchn), 0);
 }
 
 static void put(const char *text)

@@ -5,15 +5,6 @@
 
 #include <xen/callback.h>
 
-static bool is(const char *word)
-{
-    const char *p = (const char *)pv_start_info->cmd_line;
-
-    while (*word && *p == *word)
-        p++, word++;
-    return !*word;
-}
-
 static struct iret_context context;
 
 static void no_handler(void)
@@ -86,12 +77,12 @@ void test_main(void)
         { "empty-root", empty_root }, { "no-memory", no_memory },
     };
 
-    if (is("shutdown-crash"))
+    if (pv_word("shutdown-crash"))
         pv_shutdown(SHUTDOWN_crash);
-    if (is("shutdown-unknown"))
+    if (pv_word("shutdown-unknown"))
         pv_shutdown(99);
     for (unsigned i = 0; i < array_size(ends); i++)
-        if (is(ends[i].word))
+        if (pv_word(ends[i].word))
             ends[i].fn();
     pv_fail(__FILE__, __LINE__, "still there after %s", (const char *)pv_start_info->cmd_line);
 }

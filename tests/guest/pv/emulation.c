@@ -4,67 +4,48 @@
 
 #include <xen/physdev.h>
 
-static void cpuid_forced(uint32_t leaf, uint32_t r[4])
-{
-    __asm__ volatile("ud2a; .ascii \"xen\"; cpuid"
-                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(0));
-}
-
 static void check_cpuid(void)
 {
     uint32_t r[4];
 
-    cpuid_forced(0x40000000, r);
+    pv_cpuid(0x40000000, r);
     CHECK(r[0] >= 0x40000002);
     CHECK_EQ(r[1], 0x566e6558);     /* XenVMMXenVMM */
     CHECK_EQ(r[2], 0x65584d4d);
     CHECK_EQ(r[3], 0x4d4d566e);
-    cpuid_forced(0x40000001, r);
+    pv_cpuid(0x40000001, r);
     CHECK_EQ(r[0], PV_CALL(xen_version, 0, 0));
-    cpuid_forced(0x80000001, r);
+    pv_cpuid(0x80000001, r);
     CHECK_EQ(r[2] >> 2 & 1, 0);     /* no SVM */
-    cpuid_forced(1, r);
+    pv_cpuid(1, r);
     CHECK_EQ(r[2] >> 5 & 1, 0);     /* no VMX */
     CHECK_EQ(r[1] >> 24, 0);        /* APIC id of vCPU 0 */
 }
 
-static uint64_t rdmsr(uint32_t msr)
-{
-    uint32_t lo, hi;
-
-    __asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
-    return lo | (uint64_t)hi << 32;
-}
-
-static void wrmsr(uint32_t msr, uint64_t value)
-{
-    __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
-}
-
 static void rdmsr_at(uint64_t msr)
 {
-    rdmsr((uint32_t)msr);
+    pv_rdmsr((uint32_t)msr);
 }
 
 static void fs_base_bad(uint64_t unused)
 {
-    wrmsr(0xc0000100, 0x800000000000);
+    pv_wrmsr(0xc0000100, 0x800000000000);
 }
 
 static void check_msr(void)
 {
-    CHECK_EQ(rdmsr(0xc0000080) & 0xd01, 0xd01);         /* EFER: NXE LMA LME SCE */
-    wrmsr(0xc0000100, 0x123456789abc);
-    CHECK_EQ(rdmsr(0xc0000100), 0x123456789abc);        /* FS.base */
+    CHECK_EQ(pv_rdmsr(0xc0000080) & 0xd01, 0xd01);         /* EFER: NXE LMA LME SCE */
+    pv_wrmsr(0xc0000100, 0x123456789abc);
+    CHECK_EQ(pv_rdmsr(0xc0000100), 0x123456789abc);        /* FS.base */
     CHECK_EQ(PV_CALL(set_segment_base, SEGBASE_FS, 0x1000), 0);
-    CHECK_EQ(rdmsr(0xc0000100), 0x1000);
+    CHECK_EQ(pv_rdmsr(0xc0000100), 0x1000);
     CHECK_EQ(PV_CALL(set_segment_base, SEGBASE_GS_USER, 0x2000), 0);
-    CHECK_EQ(rdmsr(0xc0000102), 0x2000);
+    CHECK_EQ(pv_rdmsr(0xc0000102), 0x2000);
     CHECK_EQ(PV_CALL(set_segment_base, SEGBASE_FS, 0x800000000000), -XEN_EINVAL);
     CHECK_EQ(PV_CALL(set_segment_base, SEGBASE_GS_USER_SEL, 0x7ff0), 0);
     CHECK_EQ(PV_CALL(set_segment_base, 99, 0), -XEN_EINVAL);
     CHECK_EQ(pv_catch(fs_base_bad, 0), 13);
-    CHECK_EQ(rdmsr(0xc0000100), 0x1000);
+    CHECK_EQ(pv_rdmsr(0xc0000100), 0x1000);
     CHECK_EQ(pv_catch(rdmsr_at, 0x12345678), 13);       /* there is none */
     CHECK_EQ(pv_catch(rdmsr_at, 0xc0000082), 13);       /* LSTAR is Xen's */
     CHECK_EQ(PV_CALL(set_segment_base, SEGBASE_FS, 0), 0);

@@ -41,27 +41,6 @@ static uint32_t bind_ipi(void)
     return b.port;
 }
 
-static int64_t send(uint32_t port)
-{
-    struct evtchn_send s = { .port = port };
-
-    return PV_CALL(event_channel_op, EVTCHNOP_send, &s);
-}
-
-static int64_t unmask(uint32_t port)
-{
-    struct evtchn_unmask u = { .port = port };
-
-    return PV_CALL(event_channel_op, EVTCHNOP_unmask, &u);
-}
-
-static int64_t close(uint32_t port)
-{
-    struct evtchn_close c = { .port = port };
-
-    return PV_CALL(event_channel_op, EVTCHNOP_close, &c);
-}
-
 static void clear_port(uint32_t port)
 {
     fetch_and(&pv_shared->evtchn_pending[0], ~((uint64_t)1 << port));
@@ -73,14 +52,14 @@ static void check_send(uint32_t port)
     ports_seen = 0;
     *pv_event_mask() = 0;
     fetch_and(&pv_shared->evtchn_mask[0], ~((uint64_t)1 << port));
-    CHECK_EQ(send(port), 0);
+    CHECK_EQ(pv_evtchn_send(port), 0);
     CHECK_EQ(nr_upcalls, 1);            /* before the call is back */
     CHECK_EQ(ports_seen, (uint64_t)1 << port);
     CHECK_EQ(*pv_event_mask(), 0);      /* the iret has undone it */
 
     /* all events masked: pending until Xen is next asked */
     *pv_event_mask() = 1;
-    CHECK_EQ(send(port), 0);
+    CHECK_EQ(pv_evtchn_send(port), 0);
     CHECK_EQ(nr_upcalls, 1);
     CHECK_EQ(vi()->evtchn_upcall_pending, 1);
     *pv_event_mask() = 0;
@@ -89,16 +68,16 @@ static void check_send(uint32_t port)
 
     /* the port masked: pending until it is unmasked */
     fetch_or(&pv_shared->evtchn_mask[0], (uint64_t)1 << port);
-    CHECK_EQ(send(port), 0);
+    CHECK_EQ(pv_evtchn_send(port), 0);
     CHECK_EQ(nr_upcalls, 2);
     CHECK_EQ(pv_shared->evtchn_pending[0] >> port & 1, 1);
-    CHECK_EQ(unmask(port), 0);
+    CHECK_EQ(pv_evtchn_unmask(port), 0);
     CHECK_EQ(nr_upcalls, 3);
     CHECK_EQ(pv_shared->evtchn_mask[0] >> port & 1, 0);
 
-    CHECK_EQ(close(port), 0);
-    CHECK_EQ(send(port), -XEN_EINVAL);
-    CHECK_EQ(close(port), -XEN_EINVAL);
+    CHECK_EQ(pv_evtchn_close(port), 0);
+    CHECK_EQ(pv_evtchn_send(port), -XEN_EINVAL);
+    CHECK_EQ(pv_evtchn_close(port), -XEN_EINVAL);
 }
 
 static void check_refused(void)
@@ -116,17 +95,17 @@ static void check_refused(void)
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_status, &status), 0);
     CHECK_EQ(status.status, EVTCHNSTAT_virq);
     CHECK_EQ(status.u.virq, VIRQ_TIMER);
-    CHECK_EQ(close(virq.port), 0);
+    CHECK_EQ(pv_evtchn_close(virq.port), 0);
     virq.virq = 24;
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_bind_virq, &virq), -XEN_EINVAL);
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_bind_interdomain, &inter), -XEN_ESRCH);
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_bind_vcpu, &vcpu), -XEN_EINVAL);
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_bind_ipi, &ipi), -XEN_ENOENT);
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_alloc_unbound, &unbound), 0);
-    CHECK_EQ(close(unbound.port), 0);
-    CHECK_EQ(send(0), -XEN_EINVAL);
-    CHECK_EQ(send(0xffffffff), -XEN_EINVAL);
-    CHECK_EQ(unmask(0xffffffff), -XEN_EINVAL);
+    CHECK_EQ(pv_evtchn_close(unbound.port), 0);
+    CHECK_EQ(pv_evtchn_send(0), -XEN_EINVAL);
+    CHECK_EQ(pv_evtchn_send(0xffffffff), -XEN_EINVAL);
+    CHECK_EQ(pv_evtchn_unmask(0xffffffff), -XEN_EINVAL);
 }
 
 static void check_poll(void)
@@ -137,7 +116,7 @@ static void check_poll(void)
 
     *pv_event_mask() = 1;
     fetch_or(&pv_shared->evtchn_mask[0], (uint64_t)1 << port);
-    CHECK_EQ(send(port), 0);
+    CHECK_EQ(pv_evtchn_send(port), 0);
     CHECK_EQ(PV_CALL(sched_op, SCHEDOP_poll, &p), 0);       /* pending already: no wait */
     clear_port(port);
     before = pv_time_ns();
@@ -175,7 +154,7 @@ static void check_block(void)
     CHECK_EQ(ports_seen, (uint64_t)1 << virq.port);
     CHECK(pv_time_ns() >= t.timeout_abs_ns);
     CHECK_EQ(*pv_event_mask(), 0);
-    CHECK_EQ(close(virq.port), 0);
+    CHECK_EQ(pv_evtchn_close(virq.port), 0);
 }
 
 static void check_nmi(void)

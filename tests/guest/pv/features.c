@@ -3,25 +3,6 @@
  * bases, CPUID that faults in user mode. */
 #include "pv.h"
 
-static void cpuid_forced(uint32_t leaf, uint32_t r[4])
-{
-    __asm__ volatile("ud2a; .ascii \"xen\"; cpuid"
-                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(0));
-}
-
-static uint64_t rdmsr(uint32_t msr)
-{
-    uint32_t lo, hi;
-
-    __asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
-    return lo | (uint64_t)hi << 32;
-}
-
-static void wrmsr(uint32_t msr, uint64_t value)
-{
-    __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
-}
-
 static uint64_t cr4(void)
 {
     uint64_t v;
@@ -40,7 +21,7 @@ static void fs_base_read(uint64_t unused)
     uint64_t v;
 
     __asm__ volatile("rdfsbase %0" : "=r"(v));
-    CHECK_EQ(v, rdmsr(0xc0000100));
+    CHECK_EQ(v, pv_rdmsr(0xc0000100));
 }
 
 static void fs_base_write(uint64_t v)
@@ -56,7 +37,7 @@ static void check_bases(void)
 
     CHECK_EQ(cr4() & fsgsbase, 0);
     CHECK_EQ(pv_catch(fs_base_read, 0), 6);
-    cpuid_forced(7, r);
+    pv_cpuid(7, r);
     cr4_write(cr4() | fsgsbase);
     if (!(r[1] & 1)) {
         CHECK_EQ(cr4() & fsgsbase, 0);
@@ -65,7 +46,7 @@ static void check_bases(void)
     CHECK_EQ(cr4() & fsgsbase, fsgsbase);
     CHECK_EQ(pv_catch(fs_base_read, 0), -1);
     CHECK_EQ(pv_catch(fs_base_write, 0xffff800000001000), -1);
-    CHECK_EQ(rdmsr(0xc0000100), 0xffff800000001000);
+    CHECK_EQ(pv_rdmsr(0xc0000100), 0xffff800000001000);
     CHECK_EQ(pv_catch(fs_base_write, 0x800000000000), 13);
     CHECK_EQ(pv_catch(fs_base_write, 0), -1);
     cr4_write(cr4() & ~fsgsbase);
@@ -94,20 +75,20 @@ static void check_cpuid_faulting(void)
 
     CHECK_EQ(pv_user_run(user_cpuid, 0), 6);
     CHECK_EQ(pv_user_run(user_forced, 0), 6);
-    if (!(rdmsr(0xce) >> 31 & 1))
+    if (!(pv_rdmsr(0xce) >> 31 & 1))
         return;
-    CHECK_EQ(rdmsr(0x140), 0);
-    wrmsr(0x140, 1);
-    CHECK_EQ(rdmsr(0x140), 1);
+    CHECK_EQ(pv_rdmsr(0x140), 0);
+    pv_wrmsr(0x140, 1);
+    CHECK_EQ(pv_rdmsr(0x140), 1);
     CHECK_EQ(pv_user_run(user_cpuid, 0), 13);
     CHECK_EQ(pv_caught.error, 0);
     CHECK_EQ(pv_caught.rip, PV_USER_ADDRESS(user_cpuid) + 7);
     CHECK_EQ(pv_user_run(user_forced, 0), 13);
     CHECK_EQ(pv_caught.rip, PV_USER_ADDRESS(user_forced) + 7 + 5);
     CHECK_EQ(pv_catch(cpuid_native, 0), -1);
-    cpuid_forced(0x40000000, r);
+    pv_cpuid(0x40000000, r);
     CHECK_EQ(r[1], 0x566e6558);
-    wrmsr(0x140, 0);
+    pv_wrmsr(0x140, 0);
     CHECK_EQ(pv_user_run(user_cpuid, 0), 6);
     CHECK_EQ(pv_user_run(user_forced, 0), 6);
 }

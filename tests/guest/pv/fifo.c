@@ -20,7 +20,6 @@
 static event_word_t words[NR_WORDS] __attribute__((aligned(4096)));
 static uint8_t control_page[NR_VCPUS][4096] __attribute__((aligned(4096)));
 static struct evtchn_fifo_control_block *control[NR_VCPUS];
-static struct vcpu_guest_context context;
 
 /* the kernel's own: queues it is in the middle of, and what it has taken */
 static uint32_t head[NR_VCPUS][EVTCHN_FIFO_MAX_QUEUES], ready[NR_VCPUS];
@@ -51,27 +50,6 @@ static int64_t priority_set(uint32_t port, uint32_t priority)
     struct evtchn_set_priority op = { .port = port, .priority = priority };
 
     return PV_CALL(event_channel_op, EVTCHNOP_set_priority, &op);
-}
-
-static int64_t send(uint32_t port)
-{
-    struct evtchn_send op = { .port = port };
-
-    return PV_CALL(event_channel_op, EVTCHNOP_send, &op);
-}
-
-static int64_t unmask(uint32_t port)
-{
-    struct evtchn_unmask op = { .port = port };
-
-    return PV_CALL(event_channel_op, EVTCHNOP_unmask, &op);
-}
-
-static int64_t close(uint32_t port)
-{
-    struct evtchn_close op = { .port = port };
-
-    return PV_CALL(event_channel_op, EVTCHNOP_close, &op);
 }
 
 static int64_t reset(void)
@@ -175,10 +153,10 @@ static void check_order(const uint32_t *p)
     const uint32_t first[] = { p[2], p[0], p[1] }, by_priority[] = { p[1], p[2], p[0] };
 
     *pv_event_mask() = 1;
-    CHECK_EQ(send(p[2]), 0);
-    CHECK_EQ(send(p[0]), 0);
-    CHECK_EQ(send(p[2]), 0);
-    CHECK_EQ(send(p[1]), 0);
+    CHECK_EQ(pv_evtchn_send(p[2]), 0);
+    CHECK_EQ(pv_evtchn_send(p[0]), 0);
+    CHECK_EQ(pv_evtchn_send(p[2]), 0);
+    CHECK_EQ(pv_evtchn_send(p[1]), 0);
     CHECK_EQ(words[p[2]], PENDING | LINKED | p[0]);
     CHECK_EQ(words[p[1]], PENDING | LINKED);
     CHECK_EQ(control[0]->head[EVTCHN_FIFO_PRIORITY_DEFAULT], p[2]);
@@ -194,7 +172,7 @@ static void check_order(const uint32_t *p)
     CHECK_EQ(priority_set(p[1], EVTCHN_FIFO_PRIORITY_MAX), 0);
     *pv_event_mask() = 1;
     for (unsigned i = 0; i < 3; i++)
-        CHECK_EQ(send(p[i]), 0);
+        CHECK_EQ(pv_evtchn_send(p[i]), 0);
     CHECK_EQ(control[0]->ready, 1 << EVTCHN_FIFO_PRIORITY_MIN | 1 << EVTCHN_FIFO_PRIORITY_MAX |
              1 << EVTCHN_FIFO_PRIORITY_DEFAULT);
     *pv_event_mask() = 0;
@@ -204,30 +182,30 @@ static void check_order(const uint32_t *p)
 
 static void check_masks(const uint32_t *p)
 {
-    CHECK_EQ(send(p[0]), 0);
+    CHECK_EQ(pv_evtchn_send(p[0]), 0);
     check_taken(1, &p[0], 1);           /* before the call is back */
     fetch_or(&words[p[0]], MASKED);
-    CHECK_EQ(send(p[0]), 0);
+    CHECK_EQ(pv_evtchn_send(p[0]), 0);
     CHECK_EQ(words[p[0]], PENDING | MASKED);
     check_taken(0, NULL, 0);
-    CHECK_EQ(unmask(p[0]), 0);
+    CHECK_EQ(pv_evtchn_unmask(p[0]), 0);
     CHECK_EQ(words[p[0]], 0);
     check_taken(1, &p[0], 1);
-    CHECK_EQ(unmask(p[0]), 0);
+    CHECK_EQ(pv_evtchn_unmask(p[0]), 0);
     check_taken(0, NULL, 0);
     /* masked where it stands: taken off the list, and kept */
     *pv_event_mask() = 1;
-    CHECK_EQ(send(p[1]), 0);
+    CHECK_EQ(pv_evtchn_send(p[1]), 0);
     fetch_or(&words[p[1]], MASKED);
     *pv_event_mask() = 0;
     PV_CALL(xen_version, 0, 0);
     check_taken(1, NULL, 0);
-    CHECK_EQ(unmask(p[1]), 0);
+    CHECK_EQ(pv_evtchn_unmask(p[1]), 0);
     check_taken(1, &p[1], 1);
     /* closed on its list: not given away again before it is taken off */
     *pv_event_mask() = 1;
-    CHECK_EQ(send(p[0]), 0);
-    CHECK_EQ(close(p[0]), 0);
+    CHECK_EQ(pv_evtchn_send(p[0]), 0);
+    CHECK_EQ(pv_evtchn_close(p[0]), 0);
     CHECK_EQ(words[p[0]], LINKED);
     CHECK(bind_ipi(0) != p[0]);
     *pv_event_mask() = 0;
@@ -241,13 +219,13 @@ static void check_poll(evtchn_port_t port)
     struct sched_poll p = { .ports.p = &port, .nr_ports = 1 };
 
     fetch_or(&words[port], MASKED);
-    CHECK_EQ(send(port), 0);
+    CHECK_EQ(pv_evtchn_send(port), 0);
     CHECK_EQ(PV_CALL(sched_op, SCHEDOP_poll, &p), 0);
     fetch_and(&words[port], ~PENDING);
     p.timeout = pv_time_ns() + 20000000;
     CHECK_EQ(PV_CALL(sched_op, SCHEDOP_poll, &p), 0);
     CHECK(pv_time_ns() >= p.timeout);
-    CHECK_EQ(unmask(port), 0);
+    CHECK_EQ(pv_evtchn_unmask(port), 0);
     check_taken(0, NULL, 0);
 }
 
@@ -260,7 +238,7 @@ static void check_other_vcpu(void)
     struct evtchn_bind_vcpu bind = { .vcpu = 1 };
     uint32_t ipi = bind_ipi(1);
 
-    CHECK_EQ(send(ipi), 0);
+    CHECK_EQ(pv_evtchn_send(ipi), 0);
     CHECK_EQ(control[1]->head[EVTCHN_FIFO_PRIORITY_DEFAULT], ipi);
     CHECK_EQ(control[1]->ready, 1 << EVTCHN_FIFO_PRIORITY_DEFAULT);
     CHECK_EQ(pv_shared->vcpu_info[1].evtchn_upcall_pending, 1);
@@ -271,7 +249,7 @@ static void check_other_vcpu(void)
     check_taken(1, &inter.local_port, 1);
     bind.port = inter.local_port;
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_bind_vcpu, &bind), 0);
-    CHECK_EQ(send(un.port), 0);
+    CHECK_EQ(pv_evtchn_send(un.port), 0);
     check_taken(0, NULL, 0);
     CHECK_EQ(event_take(1), inter.local_port);
     CHECK_EQ(event_take(1), 0);
@@ -297,12 +275,12 @@ static void check_garbage(const uint32_t *p)
         store_relaxed(&words[port], i & 64 ? LINKED | port : junk);
         store_relaxed(&control[i & 1]->head[junk & 15], random_next());
         store_relaxed(&control[i & 1]->ready, i & 2 ? random_next() : 0);
-        CHECK_EQ(send(port), 0);
+        CHECK_EQ(pv_evtchn_send(port), 0);
         CHECK_EQ(priority_set(port, junk >> 8 & 15), 0);
         if (i % 5 == 0)
-            CHECK_EQ(unmask(port), 0);
+            CHECK_EQ(pv_evtchn_unmask(port), 0);
         if (i % 97 == 0) {
-            CHECK_EQ(close(port), 0);
+            CHECK_EQ(pv_evtchn_close(port), 0);
             store_relaxed(&words[port], 0);
             CHECK_EQ(bind_ipi(i & 1), port);
         }
@@ -320,7 +298,7 @@ static void check_2_level_again(void)
     CHECK_EQ(words_add(0), -XEN_EOPNOTSUPP);
     port = bind_ipi(0);
     CHECK_EQ(port, 1);
-    CHECK_EQ(send(port), 0);
+    CHECK_EQ(pv_evtchn_send(port), 0);
     CHECK_EQ(pv_shared->evtchn_pending[0], 2);
     CHECK_EQ(pv_shared->vcpu_info[0].evtchn_pending_sel, 1);
     CHECK_EQ(words[port], 0);
@@ -346,7 +324,7 @@ static void check_all_ports(void)
     CHECK_EQ(port, NR_WORDS);
     CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_bind_ipi, &ipi), -XEN_ENOSPC);
     for (port = NR_WORDS - 1; port < NR_WORDS; port -= 2)
-        CHECK_EQ(send(port), 0);
+        CHECK_EQ(pv_evtchn_send(port), 0);
     for (port = NR_WORDS - 1; port < NR_WORDS; port -= 2)
         if (event_take(0) != port)
             break;
@@ -380,19 +358,7 @@ static void race_take(void)
 
 static void race_begin(void)
 {
-    uint64_t cr3 = pv_mfn((void *)pv_start_info->pt_base) << PAGE_SHIFT;
-
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (uint64_t)pv_secondary_start;
-    context.user_regs.rdi = (uint64_t)race_take;
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.user_regs.rsp = (uint64_t)pv_page() + PAGE_SIZE;
-    context.kernel_sp = context.user_regs.rsp;
-    context.ctrlreg[3] = cr3;
-    context.ctrlreg[1] = cr3;
-    CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_initialise, 1, &context), 0);
-    CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_up, 1, 0), 0);
+    pv_vcpu_start(race_take);
 }
 
 /* Masked and unmasked while they come, at any priority: the last one is taken. */
@@ -416,9 +382,9 @@ static void check_race(void)
             fetch_or(&words[race_port[i]], MASKED);
         if (n % 11 == 0)
             CHECK_EQ(priority_set(race_port[i], n & 15), 0);
-        CHECK_EQ(send(race_port[i]), 0);
+        CHECK_EQ(pv_evtchn_send(race_port[i]), 0);
         if (n % 7 == 0)
-            CHECK_EQ(unmask(race_port[i]), 0);
+            CHECK_EQ(pv_evtchn_unmask(race_port[i]), 0);
         if (n % 32 == 0)
             while (load_acquire(&race_seen[i]) != n && pv_time_ns() < end)
                 PV_CALL(sched_op, SCHEDOP_yield, 0);
@@ -429,7 +395,7 @@ static void check_race(void)
         CHECK_EQ(race_seen[i], race_sent[i]);
     }
     store_release(&race_over, 1);
-    CHECK_EQ(send(race_port[0]), 0);
+    CHECK_EQ(pv_evtchn_send(race_port[0]), 0);
     while (PV_CALL(vcpu_op, VCPUOP_is_up, 1, 0))
         PV_CALL(sched_op, SCHEDOP_yield, 0);
 }

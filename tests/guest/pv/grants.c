@@ -3,6 +3,7 @@
 #include "pv.h"
 
 #include <xen/grant_table.h>
+#include <xen/memory.h>
 
 static void check_sizes(void)
 {
@@ -160,6 +161,21 @@ static void check_refusals(domid_t self, const uint64_t *page, uint64_t at)
     CHECK_EQ(replace(at, 0, 100000), GNTST_bad_handle);
 }
 
+/* A frame that was given back is nobody's to grant. */
+static void check_frame_given_back(domid_t self, uint64_t at)
+{
+    void *page = pv_page();
+    uint64_t mfn = pv_mfn(page);
+    struct xen_memory_reservation r = { .extent_start.p = &mfn, .nr_extents = 1,
+                                        .domid = DOMID_SELF };
+
+    give(8, page, GTF_permit_access, self);
+    CHECK_EQ(PV_CALL(update_va_mapping, page, 0, UVMF_INVLPG), 0);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_decrease_reservation, &r), 1);
+    CHECK_EQ(map(at, GNTMAP_host_map, 8, self), GNTST_general_error);
+    CHECK_EQ(grant[8].flags, GTF_permit_access);
+}
+
 /* One kind of mapping after the other goes, and with the last the use. */
 static void check_both_kinds(domid_t self, uint64_t *page, uint64_t at)
 {
@@ -235,6 +251,7 @@ void test_main(void)
     check_setup();
     check_nothing_to_map();
     check_refusals(self, page, at);
+    check_frame_given_back(self, at);
     check_both_kinds(self, page, at);
     check_entry(self, page, at);
     check_replace(self, page, at);

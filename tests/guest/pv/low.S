@@ -1,18 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The ways in and out of low.c's kernel. */
-#include <xen/elfnote.h>
+#include "note.h"
 
 #define IRET (hypercall_page + 23 * 32)
-
-    .macro NOTE type, kind, value:vararg
-    .pushsection .note.Xen, "a", @note
-    .balign 4
-    .long 4, 2f - 1f, \type
-    .asciz "Xen"
-1:  \kind \value
-2:  .balign 4
-    .popsection
-    .endm
 
     /* nothing that says where it is, or where it begins: the ELF file does */
     NOTE XEN_ELFNOTE_GUEST_OS, .asciz, "low"

@@ -32,8 +32,6 @@ extern uint8_t low_entries[][16], low_user_back[], low_gate[], low_trap_stack_en
 extern uint8_t hypercall_page[][32];
 uint64_t low_user_run(uint64_t (*fn)(void));
 void low_main(void);
-void *memcpy(void *to, const void *from, size_t n);
-void *memset(void *to, int c, size_t n);
 void low_trap(struct regs *r);
 
 static struct regs caught;
@@ -45,21 +43,6 @@ static struct xenstore_domain_interface *store;
 static uint8_t shared_place[4096] __attribute__((aligned(4096)));
 static uint8_t grants_place[4096] __attribute__((aligned(4096)));
 static uint64_t gdt[512] __attribute__((aligned(4096)));
-
-/* What a freestanding compiler still calls. */
-void *memcpy(void *to, const void *from, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        ((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
-    return to;
-}
-
-void *memset(void *to, int c, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        ((volatile uint8_t *)to)[i] = (uint8_t)c;
-    return to;
-}
 
 static int64_t hypercall(unsigned nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {

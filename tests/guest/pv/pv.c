@@ -23,25 +23,8 @@ extern uint8_t pv_catch_landing[];
 static uint8_t pages[PAGES][4096] __attribute__((aligned(4096)));
 static unsigned nr_pages_used, nr_failures;
 
-/* What a freestanding compiler still calls. */
-void *memcpy(void *to, const void *from, size_t n);
-void *memset(void *to, int c, size_t n);
 void pv_main(const struct start_info *si);
 void pv_trap(struct pv_regs *r);
-
-void *memcpy(void *to, const void *from, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        ((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
-    return to;
-}
-
-void *memset(void *to, int c, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        ((volatile uint8_t *)to)[i] = (uint8_t)c;
-    return to;
-}
 
 /* ---- text ---- */
 
@@ -329,6 +312,64 @@ int pv_user_run(const void *symbol, uint64_t arg)
     struct user_start s = { symbol, arg };
 
     return pv_catch(user_enter, (uint64_t)&s);
+}
+
+/* ---- calls that many need ---- */
+
+bool pv_word(const char *word)
+{
+    const char *p = (const char *)pv_start_info->cmd_line;
+
+    while (*word && *p == *word)
+        p++, word++;
+    return !*word;
+}
+
+int64_t pv_evtchn_send(uint32_t port)
+{
+    struct evtchn_send op = { .port = port };
+
+    return PV_CALL(event_channel_op, EVTCHNOP_send, &op);
+}
+
+int64_t pv_evtchn_unmask(uint32_t port)
+{
+    struct evtchn_unmask op = { .port = port };
+
+    return PV_CALL(event_channel_op, EVTCHNOP_unmask, &op);
+}
+
+int64_t pv_evtchn_close(uint32_t port)
+{
+    struct evtchn_close op = { .port = port };
+
+    return PV_CALL(event_channel_op, EVTCHNOP_close, &op);
+}
+
+void pv_vcpu_context(struct vcpu_guest_context *c, void (*fn)(void))
+{
+    uint64_t cr3 = pv_mfn((void *)pv_start_info->pt_base) << PAGE_SHIFT;
+
+    __builtin_memset(c, 0, sizeof(*c));
+    c->flags = VGCF_in_kernel;
+    c->user_regs.rip = (uint64_t)pv_secondary_start;
+    c->user_regs.rdi = (uint64_t)fn;
+    c->user_regs.cs = FLAT_KERNEL_CS;
+    c->user_regs.ss = FLAT_KERNEL_SS;
+    c->user_regs.rsp = (uint64_t)pv_page() + PAGE_SIZE;
+    c->user_regs.rflags = RFLAGS_IF;
+    c->kernel_sp = c->user_regs.rsp;
+    c->ctrlreg[3] = cr3;
+    c->ctrlreg[1] = cr3;
+}
+
+void pv_vcpu_start(void (*fn)(void))
+{
+    static struct vcpu_guest_context c;
+
+    pv_vcpu_context(&c, fn);
+    CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_initialise, 1, &c), 0);
+    CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_up, 1, 0), 0);
 }
 
 /* ---- time ---- */

@@ -28,6 +28,9 @@ void pv_fail(const char *file, unsigned line, const char *fmt, ...);
 void pv_finish(void) __attribute__((noreturn));
 void pv_shutdown(unsigned reason) __attribute__((noreturn));
 
+/* The command line begins with it. */
+bool pv_word(const char *word);
+
 #define CHECK(cond) \
     ((cond) ? (void)0 : pv_fail(__FILE__, __LINE__, "%s is not so", #cond))
 #define CHECK_EQ(got, want) \
@@ -57,6 +60,33 @@ static inline int64_t pv_hypercall(uint64_t nr, uint64_t a1, uint64_t a2, uint64
     pv_hypercall(nr, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e))
 
 extern uint8_t hypercall_page[];
+
+/* EVTCHNOP_send, _unmask, _close: Xen's answer. */
+int64_t pv_evtchn_send(uint32_t port);
+int64_t pv_evtchn_unmask(uint32_t port);
+int64_t pv_evtchn_close(uint32_t port);
+
+/* ---- privileged instructions ---- */
+
+/* CPUID by Xen's prefix, subleaf 0: eax, ebx, ecx, edx. */
+static inline void pv_cpuid(uint32_t leaf, uint32_t r[4])
+{
+    __asm__ volatile("ud2a; .ascii \"xen\"; cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(0));
+}
+
+static inline uint64_t pv_rdmsr(uint32_t msr)
+{
+    uint32_t lo, hi;
+
+    __asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
+    return lo | (uint64_t)hi << 32;
+}
+
+static inline void pv_wrmsr(uint32_t msr, uint64_t value)
+{
+    __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+}
 
 /* ---- traps ---- */
 
@@ -110,6 +140,10 @@ extern uint8_t pv_nmi_mask;
 /* Goes to what c says; does not return but by pv_catch(). */
 void pv_iret_user(const struct iret_context *c) __attribute__((noreturn));
 void pv_secondary_start(void);
+/* What a further vCPU needs to run fn on a stack of its own, in the tables of the first. */
+void pv_vcpu_context(struct vcpu_guest_context *c, void (*fn)(void));
+/* Makes vCPU 1 of that and starts it. */
+void pv_vcpu_start(void (*fn)(void));
 
 /* ---- memory ---- */
 

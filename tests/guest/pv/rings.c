@@ -90,7 +90,7 @@ static bool contains(const char *text, const char *what)
 static void store_copy(char *p, unsigned n, bool out)
 {
     struct xenstore_domain_interface *s = pv_kernel_va(pv_start_info->store_mfn);
-    struct evtchn_send send = { .port = pv_start_info->store_evtchn };
+    uint32_t port = pv_start_info->store_evtchn;
 
     while (n) {
         if (out && s->req_prod - load_acquire(&s->req_cons) < XENSTORE_RING_SIZE) {
@@ -102,11 +102,11 @@ static void store_copy(char *p, unsigned n, bool out)
             store_release(&s->rsp_cons, s->rsp_cons + 1);
             n--;
         } else {
-            PV_CALL(event_channel_op, EVTCHNOP_send, &send);
+            pv_evtchn_send(port);
             PV_CALL(sched_op, SCHEDOP_yield, 0);
         }
     }
-    PV_CALL(event_channel_op, EVTCHNOP_send, &send);
+    pv_evtchn_send(port);
 }
 
 /* The answer, ended by a null; "" where there is none. */
@@ -201,10 +201,8 @@ static void connect(struct vbd *v)
 
 static void ring_show(struct ring *r)
 {
-    struct evtchn_send send = { .port = r->port };
-
     store_release(&r->shared->req_prod, r->prod);
-    PV_CALL(event_channel_op, EVTCHNOP_send, &send);
+    pv_evtchn_send(r->port);
 }
 
 static bool ring_answers(const struct ring *r, uint64_t patience_ns)

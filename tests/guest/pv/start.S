@@ -1,18 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Entry, Xen's notes, and every way from Xen into the kernel and back. */
-#include <xen/elfnote.h>
+#include "note.h"
 
 #define HYPERVISOR_IRET 23
-
-    .macro NOTE type, kind, value:vararg
-    .pushsection .note.Xen, "a", @note
-    .balign 4
-    .long 4, 2f - 1f, \type
-    .asciz "Xen"
-1:  \kind \value
-2:  .balign 4
-    .popsection
-    .endm
 
     NOTE XEN_ELFNOTE_GUEST_OS, .asciz, "xenolith-test"
     NOTE XEN_ELFNOTE_GUEST_VERSION, .asciz, "1"

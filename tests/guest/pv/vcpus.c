@@ -76,21 +76,9 @@ static void check_refused(void)
 
 void test_main(void)
 {
-    uint64_t cr3 = pv_mfn((void *)pv_start_info->pt_base) << PAGE_SHIFT;
-    uint8_t *stack = pv_page();
     struct evtchn_bind_ipi ipi = { .vcpu = 1 };
-    struct evtchn_send send;
 
-    context.flags = VGCF_in_kernel;
-    context.user_regs.rip = (uint64_t)pv_secondary_start;
-    context.user_regs.rdi = (uint64_t)second;
-    context.user_regs.cs = FLAT_KERNEL_CS;
-    context.user_regs.ss = FLAT_KERNEL_SS;
-    context.user_regs.rsp = (uint64_t)stack + PAGE_SIZE;
-    context.user_regs.rflags = RFLAGS_IF;
-    context.kernel_sp = context.user_regs.rsp;
-    context.ctrlreg[3] = cr3;
-    context.ctrlreg[1] = cr3;
+    pv_vcpu_context(&context, second);
     context.debugreg[7] = 0x2000;               /* what Xen drops */
     for (unsigned i = 0; i < 32; i++)
         context.trap_ctxt[i] = (struct trap_info){ .vector = (uint8_t)i, .cs = FLAT_KERNEL_CS,
@@ -105,8 +93,7 @@ void test_main(void)
     CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_up, 1, 0), 0);
     CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_is_up, 1, 0), 1);
     CHECK_EQ(steps_after(0), 1);
-    send.port = port;
-    CHECK_EQ(PV_CALL(event_channel_op, EVTCHNOP_send, &send), 0);
+    CHECK_EQ(pv_evtchn_send(port), 0);
     CHECK_EQ(steps_after(1), 2);
     while (PV_CALL(vcpu_op, VCPUOP_is_up, 1, 0))
         PV_CALL(sched_op, SCHEDOP_yield, 0);

@@ -4,18 +4,8 @@
 #include "pv.h"
 
 #include <xen/errno.h>
-#include <xen/vcpu.h>
 
 #include "base/atomic.h"
-
-static bool is(const char *word)
-{
-    const char *p = (const char *)pv_start_info->cmd_line;
-
-    while (*word && *p == *word)
-        p++, word++;
-    return !*word;
-}
 
 static int64_t watchdog(uint32_t id, uint32_t timeout_s)
 {
@@ -68,23 +58,6 @@ static void second(void)
         PV_CALL(vcpu_op, VCPUOP_down, 1, 0);
 }
 
-static void start_second(void)
-{
-    static struct vcpu_guest_context c;
-    uint64_t cr3 = pv_mfn((void *)pv_start_info->pt_base) << PAGE_SHIFT;
-
-    c.flags = VGCF_in_kernel;
-    c.user_regs.rip = (uint64_t)pv_secondary_start;
-    c.user_regs.rdi = (uint64_t)second;
-    c.user_regs.cs = FLAT_KERNEL_CS;
-    c.user_regs.ss = FLAT_KERNEL_SS;
-    c.user_regs.rsp = c.kernel_sp = (uint64_t)pv_page() + PAGE_SIZE;
-    c.user_regs.rflags = RFLAGS_IF;
-    c.ctrlreg[3] = c.ctrlreg[1] = cr3;
-    CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_initialise, 1, &c), 0);
-    CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_up, 1, 0), 0);
-}
-
 void test_main(void)
 {
     if (!*pv_start_info->cmd_line) {
@@ -92,11 +65,11 @@ void test_main(void)
         check_winding();
         return;
     }
-    if (is("down"))
-        start_second();
+    if (pv_word("down"))
+        pv_vcpu_start(second);
     else
         CHECK_EQ(watchdog(0, 1), 1);
-    if (is("masked"))
+    if (pv_word("masked"))
         pv_shared->vcpu_info[0].evtchn_upcall_mask = 1;
     wait_ms(20000);
     pv_fail(__FILE__, __LINE__, "still there after the watchdog");
