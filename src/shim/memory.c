@@ -5,24 +5,24 @@
  * to the host, and are free only when it has: a frame handed out earlier would
  * lose what its new owner wrote.  A frame handed out again reads as zero.  The
  * guest's P2M is its own business, the M2P is kept here. */
+#include "shim/memory.h"
+
 #include "shim/cpu.h"
 #include "shim/mmu.h"
 #include "shim/shim.h"
 
-#include <xen/memory.h>
-
-/* the bits of cmd above these are Xen's own, for continuation */
-#define MEMORY_OP_CMD_MASK 0x3f
-#define M2P_INVALID (~(uint64_t)0)
+/* the bits of cmd above these say at which extent to go on: Xen's own continuation */
+#define MEMORY_OP_CMD_MASK     ((uint64_t)0x3f)
+#define MEMORY_OP_EXTENT_SHIFT 6
 #define E820_RAM    1
-#define EXTENT_ORDER_MAX 18     /* 1 GiB */
+#define M2P_EXTENT_BYTES (2 * MIB)      /* of XENMEM_machphys_mfn_list */
 
 struct e820_entry {
     uint64_t addr, size;
     uint32_t type;
 } __attribute__((packed));
 
-static bool self(domid_t domid)
+bool memory_self(domid_t domid)
 {
     return domid == DOMID_SELF || domid == shim_domain.boot->domid;
 }
@@ -58,66 +58,107 @@ static int64_t machphys_mapping(uint64_t arg_va)
     return guest_write(arg_va, &op, sizeof(op));
 }
 
-static uint64_t *m2p(uint64_t frame)
+/* XENMEM_machphys_mfn_list: the M2P table by frames of 2 MiB each; where RAM does not
+ * begin yet it is a gap. */
+static int64_t machphys_mfn_list(uint64_t arg_va)
+{
+    const struct shim_boot *b = shim_domain.boot;
+    uint64_t gap_bytes = b->first_mfn * sizeof(uint64_t);
+    struct xen_machphys_mfn_list op;
+    uint32_t i = 0;
+
+    if (guest_read(&op, arg_va, sizeof(op)))
+        return -XEN_EFAULT;
+    for (uint64_t at = 0; i < op.max_extents && at < mfn_end() * sizeof(uint64_t);
+         at += M2P_EXTENT_BYTES) {
+        uint64_t mfn = at < gap_bytes ? 0 : (b->m2p_gpa + at - gap_bytes) >> PAGE_SHIFT;
+
+        if (guest_write((uint64_t)op.extent_start.p + i++ * sizeof(mfn), &mfn, sizeof(mfn)))
+            return -XEN_EFAULT;
+    }
+    op.nr_extents = i;
+    return guest_write(arg_va, &op, sizeof(op));
+}
+
+uint64_t *memory_m2p(uint64_t frame)
 {
     return &shim_domain.m2p[frame];
 }
 
-/* memory_lock held: the first frame of a free run of n, marked taken */
-static bool frames_take(uint64_t n, uint64_t *first)
+bool memory_within_bits(uint64_t first, unsigned order, unsigned address_bits)
 {
-    uint64_t max = shim_domain.boot->max_pages, run = 0, at = shim_domain.memory_cursor;
+    uint64_t last_mfn = shim_domain.boot->first_mfn + first + ((uint64_t)1 << order) - 1;
 
-    for (uint64_t seen = 0; seen < max + n; seen++) {
-        if (at >= max)
-            at = run = 0;
-        run = shim_domain.frame_info[at] & FRAME_FREE ? run + 1 : 0;
-        at++;
-        if (run == n) {
-            *first = at - n;
-            for (uint64_t i = *first; i < at; i++)
-                shim_domain.frame_info[i] = 0;
-            shim_domain.memory_cursor = at;
-            shim_domain.status->nr_pages += n;
+    return !address_bits || address_bits >= 64 ||
+           (last_mfn << PAGE_SHIFT) >> address_bits == 0;
+}
+
+static bool extent_free(uint64_t first, uint64_t n)
+{
+    for (uint64_t i = first; i < first + n; i++)
+        if (!(shim_domain.frame_info[i] & FRAME_FREE))
+            return false;
+    return true;
+}
+
+/* memory_lock is held. */
+static bool extent_find(unsigned order, unsigned address_bits, uint64_t *first)
+{
+    uint64_t n = (uint64_t)1 << order, mfn = shim_domain.boot->first_mfn;
+    uint64_t begin = (align_up(mfn, n)) - mfn, max = shim_domain.boot->max_pages;
+    uint64_t nr, at;
+
+    if (begin + n > max)
+        return false;
+    nr = (max - begin) / n;
+    at = max_of(shim_domain.memory_cursor, begin) - begin;
+    for (uint64_t k = at / n, seen = 0; seen < nr; k++, seen++) {
+        *first = begin + k % nr * n;
+        if (memory_within_bits(*first, order, address_bits) && extent_free(*first, n))
             return true;
-        }
     }
     return false;
 }
 
+bool memory_take(unsigned order, unsigned address_bits, uint64_t *first)
+{
+    uint64_t n = (uint64_t)1 << order;
+    bool found;
+
+    spin_lock(&shim_domain.memory_lock);
+    found = extent_find(order, address_bits, first);
+    if (found) {
+        __builtin_memset(&shim_domain.frame_info[*first], 0, n);
+        shim_domain.memory_cursor = *first + n;
+        fetch_add(&shim_domain.status->nr_pages, n);
+    }
+    spin_unlock(&shim_domain.memory_lock);
+    return found;
+}
+
 /* populate_physmap: each extent is a guest frame number, and receives a machine
  * frame; increase_reservation: only receives one. */
-static int64_t populate(const struct xen_memory_reservation *op, bool physmap)
+static int64_t populate(const struct xen_memory_reservation *op, uint64_t i, bool physmap)
 {
     uint64_t list_va = (uint64_t)op->extent_start.p, n = (uint64_t)1 << op->extent_order;
 
-    for (uint64_t i = 0; i < op->nr_extents; i++) {
+    for (; i < op->nr_extents; i++) {
         uint64_t gpfn = 0, first, mfn;
-        bool taken;
 
         if (physmap && guest_read(&gpfn, list_va + i * 8, sizeof(gpfn)))
-            return (int64_t)i;
-        spin_lock(&shim_domain.memory_lock);
-        taken = frames_take(n, &first);
-        spin_unlock(&shim_domain.memory_lock);
-        if (!taken)
-            return (int64_t)i;
+            break;
+        if (!memory_take(op->extent_order, XENMEMF_get_address_bits(op->mem_flags), &first))
+            break;
         mfn = shim_domain.boot->first_mfn + first;
         for (uint64_t k = 0; k < n; k++)
-            store_relaxed(m2p(first + k), physmap ? gpfn + k : M2P_INVALID);
+            store_relaxed(memory_m2p(first + k), physmap ? gpfn + k : M2P_INVALID);
         if (list_va && guest_write(list_va + i * 8, &mfn, sizeof(mfn)))
-            return (int64_t)i;
+            break;
     }
-    return (int64_t)op->nr_extents;
+    return (int64_t)i;
 }
 
-/* Frame numbers to give back to the host, told a batch at a time. */
-struct release {
-    uint64_t *frames;
-    unsigned nr;
-};
-
-static void release_flush(struct release *r)
+void memory_release_flush(struct memory_release *r)
 {
     if (r->nr)
         io_out32(SHIM_IO_RELEASE, r->nr);
@@ -128,12 +169,19 @@ static void release_flush(struct release *r)
     r->nr = 0;
 }
 
-static int64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation *op)
+void memory_release_add(struct memory_release *r, uint64_t frame)
 {
-    struct release r = { .frames = (uint64_t *)v->status->text };
-    uint64_t n = (uint64_t)1 << op->extent_order, i;
+    r->frames[r->nr++] = frame;
+    if (r->nr == SHIM_TEXT_BYTES / sizeof(r->frames[0]))
+        memory_release_flush(r);
+}
 
-    for (i = 0; i < op->nr_extents; i++) {
+static int64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation *op, uint64_t i)
+{
+    struct memory_release r = { .frames = (uint64_t *)v->status->text };
+    uint64_t n = (uint64_t)1 << op->extent_order;
+
+    for (; i < op->nr_extents; i++) {
         uint64_t mfn, first, k;
         bool ok = true;
 
@@ -148,39 +196,45 @@ static int64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation
                  !mmu_root_in_use(mfn + k);
         for (k = 0; ok && k < n; k++) {
             shim_domain.frame_info[first + k] = FRAME_LEAVING;
-            store_relaxed(m2p(first + k), M2P_INVALID);
+            store_relaxed(memory_m2p(first + k), M2P_INVALID);
         }
         if (ok)
-            shim_domain.status->nr_pages -= n;
+            fetch_add(&shim_domain.status->nr_pages, -n);
         spin_unlock(&shim_domain.memory_lock);
         if (!ok)
             break;
-        for (k = 0; k < n; k++) {
-            r.frames[r.nr++] = first + k;
-            if (r.nr == SHIM_TEXT_BYTES / sizeof(r.frames[0]))
-                release_flush(&r);
-        }
+        for (k = 0; k < n; k++)
+            memory_release_add(&r, first + k);
     }
-    release_flush(&r);
+    memory_release_flush(&r);
     return (int64_t)i;
+}
+
+/* What Xen makes of the address bits: so few that not even a page fits are an error. */
+static bool address_bits_ok(unsigned bits)
+{
+    return !bits || bits > PAGE_SHIFT;
 }
 
 static int64_t reservation(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
 {
+    uint64_t start = cmd >> MEMORY_OP_EXTENT_SHIFT;
     struct xen_memory_reservation op;
 
     /* the result is the number of extents done, whatever kept the call from more */
-    if (guest_read(&op, arg_va, sizeof(op)) || !self(op.domid))
-        return 0;
-    if (op.extent_order > EXTENT_ORDER_MAX || op.nr_extents > (~(uint64_t)0 >> 8))
-        return 0;
-    switch (cmd) {
+    if (guest_read(&op, arg_va, sizeof(op)) || !memory_self(op.domid))
+        return (int64_t)start;
+    if (op.extent_order > EXTENT_ORDER_MAX || start >= op.nr_extents ||
+        op.nr_extents > ~0u >> MEMORY_OP_EXTENT_SHIFT ||
+        !address_bits_ok(XENMEMF_get_address_bits(op.mem_flags)))
+        return (int64_t)start;
+    switch (cmd & MEMORY_OP_CMD_MASK) {
     case XENMEM_populate_physmap:
-        return populate(&op, true);
+        return populate(&op, start, true);
     case XENMEM_increase_reservation:
-        return populate(&op, false);
+        return populate(&op, start, false);
     default:
-        return decrease(v, &op);
+        return decrease(v, &op, start);
     }
 }
 
@@ -190,44 +244,68 @@ static int64_t reservation_size(uint64_t cmd, uint64_t arg_va)
 
     if (guest_read(&domid, arg_va, sizeof(domid)))
         return -XEN_EFAULT;
-    if (!self(domid))
+    if (!memory_self(domid))
         return -XEN_ESRCH;
-    return (int64_t)(cmd == XENMEM_current_reservation ? shim_domain.status->nr_pages :
-                     shim_domain.boot->max_pages);
+    switch (cmd) {
+    case XENMEM_current_reservation:
+        return (int64_t)load_relaxed(&shim_domain.status->nr_pages);
+    case XENMEM_maximum_reservation:
+        return (int64_t)shim_domain.boot->max_pages;
+    default:        /* XENMEM_maximum_gpfn: what the guest says of itself */
+        return (int64_t)max_of(load_relaxed(&shim_domain.shared->arch.max_pfn), 1ul) - 1;
+    }
 }
 
 /* XENMEM_get_vnumainfo: Xen's answer for a domain that has no virtual nodes. */
-static int64_t vnumainfo(uint64_t cmd, uint64_t arg_va)
+static int64_t vnumainfo(uint64_t arg_va)
 {
     struct xen_vnuma_topology_info op;
 
-    if (cmd & ~MEMORY_OP_CMD_MASK)      /* it has no extents to go on with */
-        return -XEN_EINVAL;
     if (guest_read(&op, arg_va, sizeof(op)))
         return -XEN_EFAULT;
     if (op.pad)
         return -XEN_EINVAL;
-    return self(op.domid) ? -XEN_EOPNOTSUPP : -XEN_ESRCH;
+    return memory_self(op.domid) ? -XEN_EOPNOTSUPP : -XEN_ESRCH;
+}
+
+/* Those that have no extents to go on with. */
+static int64_t whole_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
+{
+    switch (cmd) {
+    case XENMEM_maximum_ram_page:
+        return (int64_t)mfn_end();
+    case XENMEM_exchange:
+        return memory_exchange(v, arg_va);
+    case XENMEM_get_vnumainfo:
+        return vnumainfo(arg_va);
+    default:
+        return reservation_size(cmd, arg_va);
+    }
 }
 
 int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
 {
     switch (cmd & MEMORY_OP_CMD_MASK) {
-    case XENMEM_memory_map:
-        return memory_map(arg_va);
-    case XENMEM_machphys_mapping:
-        return machphys_mapping(arg_va);
-    case XENMEM_maximum_ram_page:
-        return (int64_t)mfn_end() - 1;
-    case XENMEM_current_reservation:
-    case XENMEM_maximum_reservation:
-        return reservation_size(cmd & MEMORY_OP_CMD_MASK, arg_va);
     case XENMEM_populate_physmap:
     case XENMEM_increase_reservation:
     case XENMEM_decrease_reservation:
-        return reservation(v, cmd & MEMORY_OP_CMD_MASK, arg_va);
+        return reservation(v, cmd, arg_va);
+    case XENMEM_maximum_ram_page:
+    case XENMEM_current_reservation:
+    case XENMEM_maximum_reservation:
+    case XENMEM_maximum_gpfn:
+    case XENMEM_exchange:
     case XENMEM_get_vnumainfo:
-        return vnumainfo(cmd, arg_va);
+        return cmd & ~MEMORY_OP_CMD_MASK ? -XEN_EINVAL :
+               whole_op(v, cmd, arg_va);
+    case XENMEM_memory_map:
+        return memory_map(arg_va);
+    case XENMEM_machine_memory_map:
+        return -XEN_EPERM;
+    case XENMEM_machphys_mapping:
+        return machphys_mapping(arg_va);
+    case XENMEM_machphys_mfn_list:
+        return machphys_mfn_list(arg_va);
     default:
         return -XEN_ENOSYS;
     }

@@ -353,22 +353,36 @@ int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, ui
     return flush_by_flags(v, va, flags);
 }
 
+/* The flags of the frame's entry where the domain builder mapped it, if it is still
+ * mapped there, else 0. */
+static uint64_t builder_mapping(const struct shim_vcpu *v, uint64_t mfn)
+{
+    const struct shim_boot *b = shim_domain.boot;
+    uint64_t pfn = mfn - b->first_mfn, pte;
+    unsigned level;
+    uint64_t *e;
+
+    if (pfn >= b->initial_pages)
+        return 0;
+    e = mmu_walk(v->kernel_cr3, b->virt_base + (pfn << PAGE_SHIFT), &level);
+    pte = e && level == 1 ? load_relaxed(e) : 0;
+    return (pte & PTE_PRESENT) && pte_frame(pte) == mfn ? pte & ~PTE_FRAME : 0;
+}
+
 /* The guest can write to the frame, and not because the shim let it: where the domain
  * builder mapped it, or by a grant of its own. */
 bool mmu_frame_mapped_writable(const struct shim_vcpu *v, uint64_t mfn)
 {
-    const struct shim_boot *b = shim_domain.boot;
-    uint64_t pfn = mfn - b->first_mfn;
-    unsigned level;
-    uint64_t *e;
-
     if (gnttab_maps_writable(&shim_domain.gnttab, mfn))
         return true;
-    if (pfn >= b->initial_pages || (load_relaxed(frame_info(mfn)) & FRAME_OPENED))
-        return false;
-    e = mmu_walk(v->kernel_cr3, b->virt_base + (pfn << PAGE_SHIFT), &level);
-    return e && level == 1 && pte_frame(load_relaxed(e)) == mfn &&
-           (load_relaxed(e) & (PTE_PRESENT | PTE_WRITE)) == (PTE_PRESENT | PTE_WRITE);
+    return !(load_relaxed(frame_info(mfn)) & FRAME_OPENED) &&
+           (builder_mapping(v, mfn) & PTE_WRITE);
+}
+
+bool mmu_frame_used(const struct shim_vcpu *v, uint64_t mfn)
+{
+    return table_level(mfn) || mmu_root_in_use(mfn) || builder_mapping(v, mfn) ||
+           gnttab_maps_writable(&shim_domain.gnttab, mfn);
 }
 
 /* Sets USER on the way to va where it is missing; true when something changed. */

@@ -228,6 +228,8 @@ void mmu_root_prepare(uint64_t mfn, bool user);
 bool mmu_root_in_use(uint64_t mfn);
 /* As far as the shim knows: what keeps Xen from making a table of the frame. */
 bool mmu_frame_mapped_writable(const struct shim_vcpu *v, uint64_t mfn);
+/* Likewise, what keeps Xen from taking the frame away: it is a table, or mapped. */
+bool mmu_frame_used(const struct shim_vcpu *v, uint64_t mfn);
 /* The last-level entry for an address, or the one at a machine address; NULL: none. */
 uint64_t *mmu_entry_at(const struct shim_vcpu *v, uint64_t addr, bool machine);
 /* Writes it, unless Xen would not. */

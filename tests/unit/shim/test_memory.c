@@ -122,6 +122,102 @@ static void not_handed_out_before_the_host_has_it(void **state)
         assert_in_range(list[i], RAM_MFN, RAM_MFN + 7);
 }
 
+static uint64_t out[RAM_MAX];
+
+static int64_t exchange(unsigned nr_in, unsigned in_order, unsigned nr_out, unsigned out_order,
+                        unsigned mem_flags, uint64_t *done)
+{
+    struct xen_memory_exchange x = {
+        .in = { .extent_start.p = list, .nr_extents = nr_in, .extent_order = in_order,
+                .domid = DOMID_SELF },
+        .out = { .extent_start.p = out, .nr_extents = nr_out, .extent_order = out_order,
+                 .domid = DOMID_SELF, .mem_flags = mem_flags },
+    };
+    int64_t rc = memory_op(VCPU, XENMEM_exchange, (uint64_t)&x);
+
+    *done = x.nr_exchanged;
+    return rc;
+}
+
+static void a_chunks_own_frames_come_first(void **state)
+{
+    uint64_t done;
+
+    guest_begin(RING3);
+    for (unsigned i = 0; i < 8; i++)
+        list[i] = RAM_MFN + 16 + (i ^ 5);
+    memset(guest_frame(list[0]), 0xaa, PAGE_SIZE);
+    out[0] = 1000;
+    assert_int_equal(exchange(8, 0, 1, 3, 0, &done), 0);
+    assert_int_equal(done, 8);
+    assert_int_equal(out[0], RAM_MFN + 16);
+    assert_int_equal(*(uint64_t *)guest_frame(list[0]), 0);
+    assert_int_equal(fake_cpu.nr_outs, 0);
+    for (unsigned k = 0; k < 8; k++) {
+        assert_int_equal(shim_domain.m2p[16 + k], 1000 + k);
+        assert_int_equal(shim_domain.frame_info[16 + k], 0);
+    }
+    assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES);
+}
+
+static void what_is_no_extent_is_exchanged_for_free_frames(void **state)
+{
+    uint64_t done;
+
+    guest_begin(RING3);
+    for (unsigned i = 0; i < 8; i++)
+        list[i] = RAM_MFN + 16 + 2 * i;
+    assert_int_equal(exchange(8, 0, 1, 3, 0, &done), 0);
+    assert_in_range(out[0], RAM_MFN + RAM_PAGES, RAM_MFN + RAM_MAX - 8);
+    assert_int_equal(out[0] % 8, 0);
+    assert_int_equal(fake_cpu.nr_outs, 1);
+    assert_int_equal(fake_cpu.out[0].value, 8);
+    assert_int_equal(shim_domain.frame_info[16], FRAME_FREE);
+    assert_int_equal(shim_domain.m2p[16], ~(uint64_t)0);
+    assert_int_equal(shim_domain.status->nr_pages, RAM_PAGES);
+}
+
+static void a_chunk_is_exchanged_whole_or_not(void **state)
+{
+    uint64_t done;
+
+    guest_begin(RING3);
+    /* frames for the first extent, none for the second of the same chunk */
+    memset(out, 0, sizeof(out));
+    assert_int_equal(call(XENMEM_populate_physmap, RAM_MAX - RAM_PAGES - 4, 0),
+                     RAM_MAX - RAM_PAGES - 4);
+    list[0] = RAM_MFN + 17;             /* not aligned: of no use as extents of two */
+    assert_int_equal(exchange(1, 3, 4, 1, 0, &done), -XEN_ENOMEM);
+    assert_int_equal(done, 0);
+    assert_int_equal(shim_domain.status->nr_pages, RAM_MAX - 4);
+    for (unsigned k = 17; k < 25; k++)
+        assert_int_equal(shim_domain.frame_info[k], 0);
+    assert_int_equal(call(XENMEM_populate_physmap, 8, 0), 4);
+    /* as far as it comes */
+    list[0] = RAM_MFN + 16;
+    list[1] = RAM_MFN + 25;
+    assert_int_equal(exchange(2, 1, 2, 1, 0, &done), -XEN_ENOMEM);
+    assert_int_equal(done, 1);
+    assert_int_equal(out[0], RAM_MFN + 16);
+    list[0] = RAM_MFN + 16;
+    assert_int_equal(exchange(1, 1, 1, 1, XENMEMF_address_bits(20), &done), -XEN_ENOMEM);
+    assert_int_equal(exchange(1, 1, 1, 1, XENMEMF_address_bits(21), &done), 0);
+}
+
+static void frames_in_use_are_not_exchanged(void **state)
+{
+    uint64_t done;
+
+    guest_begin(RING3);
+    list[0] = RAM_MFN + 4;
+    list[1] = RAM_MFN + 5;
+    shim_vcpu(1)->user_cr3 = (uint64_t)(RAM_MFN + 5) << PAGE_SHIFT;
+    assert_int_equal(exchange(2, 0, 1, 1, 0, &done), -XEN_EINVAL);
+    assert_int_equal(shim_domain.frame_info[4], 0);
+    shim_vcpu(1)->user_cr3 = 0;
+    assert_int_equal(exchange(2, 0, 1, 1, 0, &done), 0);
+}
+
 static void what_cannot_be_read_is_nothing_done(void **state)
 {
     struct xen_memory_reservation other = { .nr_extents = 1, .domid = 12345 };
@@ -165,6 +261,10 @@ int main(void)
         cmocka_unit_test(given_back_once),
         cmocka_unit_test(a_root_in_use_stays),
         cmocka_unit_test(not_handed_out_before_the_host_has_it),
+        cmocka_unit_test(a_chunks_own_frames_come_first),
+        cmocka_unit_test(what_is_no_extent_is_exchanged_for_free_frames),
+        cmocka_unit_test(a_chunk_is_exchanged_whole_or_not),
+        cmocka_unit_test(frames_in_use_are_not_exchanged),
         cmocka_unit_test(what_cannot_be_read_is_nothing_done),
         cmocka_unit_test(sizes),
     };
