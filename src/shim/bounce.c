@@ -137,6 +137,9 @@ void shim_deliver(struct shim_vcpu *v, struct shim_regs *r)
         v->status->traps[SHIM_TRAP_UPCALL]++;
         shim_bounce_callback(v, r, SHIM_CALLBACK_EVENT);
     }
+    /* user space has no address for it; the kernel is told before it looks */
+    if (v->kernel_mode)
+        sched_runstate_attend(v);
 }
 
 /* HYPERVISOR_iret: what the guest pushed becomes its state (arch-x86/xen-x86_64.h). */

@@ -21,6 +21,7 @@
 #define MSR_FS_BASE            0xc0000100
 #define MSR_GS_BASE            0xc0000101
 #define MSR_KERNEL_GS_BASE     0xc0000102
+#define MSR_KVM_STEAL_TIME     0x4b564d03
 #define MSR_KVM_PV_EOI         0x4b564d04
 
 #define CR0_TS ((uint64_t)1 << 3)

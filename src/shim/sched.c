@@ -1,39 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* vCPUs: running, blocked, polling, up and down (sched_op, vcpu_op). */
+/* vCPUs: running, blocked, polling, up and down (sched_op, vcpu_op); how long they were
+ * is in runstate.c. */
 #include "shim/cpu.h"
 #include "shim/shim.h"
 
 #include <xen/sched.h>
-
-/* A copy of the vCPU's states and times where the guest wants it. */
-void sched_runstate_publish(struct shim_vcpu *v)
-{
-    struct vcpu_runstate_info copy = v->runstate;
-    uint64_t entry_va = v->runstate_va + offsetof(struct vcpu_runstate_info, state_entry_time);
-
-    if (!v->runstate_va)
-        return;
-    if (shim_domain.vm_assist >> VMASST_TYPE_runstate_update_flag & 1) {
-        copy.state_entry_time |= XEN_RUNSTATE_UPDATE;
-        guest_write(entry_va, &copy.state_entry_time, sizeof(copy.state_entry_time));
-        barrier_full();
-        guest_write(v->runstate_va, &copy, sizeof(copy));
-        barrier_full();
-        copy.state_entry_time &= ~XEN_RUNSTATE_UPDATE;
-        guest_write(entry_va, &copy.state_entry_time, sizeof(copy.state_entry_time));
-    } else {
-        guest_write(v->runstate_va, &copy, sizeof(copy));
-    }
-}
-
-void sched_runstate(struct shim_vcpu *v, int state)
-{
-    uint64_t now = time_now_ns();
-
-    v->runstate.time[v->runstate.state] += now - v->runstate.state_entry_time;
-    v->runstate.state = state;
-    v->runstate.state_entry_time = now;
-}
 
 static bool block_over(struct shim_vcpu *v)
 {
@@ -319,6 +290,8 @@ int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg
     case VCPUOP_is_up:
         return load_acquire(&t->up) != 0;
     case VCPUOP_get_runstate_info:
+        if (t == v)
+            sched_runstate_attend(v);
         runstate = t->runstate;
         runstate.time[runstate.state] += time_now_ns() - runstate.state_entry_time;
         return guest_write(arg_va, &runstate, sizeof(runstate));

@@ -70,6 +70,14 @@ struct shim_doorbells {
     uint64_t since_ns;          /* the first of them */
 };
 
+/* What KVM tells of the thread (its struct kvm_steal_time): ns it wanted to run and could
+ * not. */
+struct shim_steal {
+    uint64_t steal_ns;
+    uint32_t version, flags;
+    uint8_t preempted, reserved[47];
+} __attribute__((aligned(64)));
+
 struct shim_vcpu {
     uint64_t scratch;           /* AREA_SCRATCH */
     unsigned id;
@@ -121,10 +129,13 @@ struct shim_vcpu {
     /* vcpu_time_info and runstate */
     struct vcpu_runstate_info runstate;
     uint64_t runstate_va;       /* guest address of its copy, 0: none */
+    uint64_t steal_seen_ns;     /* as much of it is in runstate */
+    struct shim_steal steal;
 
     struct shim_gate gate[256];
     struct shim_tss tss;
 };
+_Static_assert(sizeof(struct shim_steal) == 64, "KVM");
 _Static_assert(offsetof(struct shim_vcpu, scratch) == AREA_SCRATCH, "entry.S");
 _Static_assert(sizeof(struct shim_vcpu) <= AREA_IST_FIRST, "area");
 
@@ -300,8 +311,14 @@ void watchdog_expire(uint64_t now_ns);
 int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
 int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg_va);
 void sched_wait_up(struct shim_vcpu *v);
+
+/* runstate.c */
+void sched_runstate_init(struct shim_vcpu *v);
+/* The vCPU changes to a state, or stays in it: its times are right as of now. */
 void sched_runstate(struct shim_vcpu *v, int state);
 void sched_runstate_publish(struct shim_vcpu *v);
+/* Both, where the host kept the running vCPU from running; in the kernel's root. */
+void sched_runstate_attend(struct shim_vcpu *v);
 
 /* doorbell.c */
 /* Sends port's event to the host, now or before long. */

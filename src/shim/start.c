@@ -178,7 +178,7 @@ struct shim_regs *shim_start(uint64_t id)
         emulate_features_init();
         mmu_load_root(v);
     }
-    v->runstate.state_entry_time = time_now_ns();
+    sched_runstate_init(v);
     if (id)
         sched_wait_up(v);
     emulate_debugregs_start(v);

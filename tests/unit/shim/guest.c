@@ -66,6 +66,11 @@ int rdmsr_raw(uint32_t msr, uint64_t *value)
 
 int wrmsr_raw(uint32_t msr, uint64_t value)
 {
+    if (msr == MSR_KVM_STEAL_TIME) {
+        assert_int_equal(value % 64, 1);
+        VCPU->steal.steal_ns = fake_cpu.steal_ns;
+        return fake_cpu.steal_ns ? 0 : -1;
+    }
     assert_int_equal(msr, 0x140);
     fake_cpu.misc_features = value;
     return 0;

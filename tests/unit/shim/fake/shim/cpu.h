@@ -10,6 +10,7 @@
 #define MSR_GS_BASE        0xc0000101
 #define MSR_KERNEL_GS_BASE 0xc0000102
 #define MSR_EFER           0xc0000080
+#define MSR_KVM_STEAL_TIME 0x4b564d03
 
 #define CR0_TS ((uint64_t)1 << 3)
 
@@ -31,6 +32,7 @@ struct fake_cpu {
     uint64_t xcr0;
     uint64_t platform_info, misc_features;
     bool wrfsbase_lax;
+    uint64_t steal_ns;                  /* what KVM has counted before it is asked; 0: never */
     uint16_t ldt;
     unsigned nr_swapgs, nr_invlpg, nr_flushes;
     uint64_t now_ns;
@@ -48,7 +50,7 @@ uint64_t guest_copy_raw(void *to, const void *from, uint64_t bytes);
 void io_out32(uint16_t port, uint32_t value);
 void wrmsr(uint32_t msr, uint64_t value);
 uint64_t rdmsr(uint32_t msr);
-/* Those of CPUID faulting only, which fake_cpu.platform_info may offer. */
+/* Those of CPUID faulting, which fake_cpu.platform_info may offer, and of steal time. */
 int rdmsr_raw(uint32_t msr, uint64_t *value);
 int wrmsr_raw(uint32_t msr, uint64_t value);
 void shim_reload_cs(void);
