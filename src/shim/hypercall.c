@@ -5,7 +5,7 @@
 
 #include <xen/callback.h>
 #include <xen/nmi.h>
-#include <xen/physdev.h>
+#include <xen/sched.h>
 
 /* Arguments are whole registers; one that Xen declares as int, unsigned or uint32_t
  * is the lower half of its own, whatever is in the upper (the casts below). */
@@ -68,16 +68,35 @@ static int64_t set_callbacks(struct shim_vcpu *v, const uint64_t *a)
     return rc;
 }
 
+/* False: a type that a 64-bit guest has not. */
+static bool callback_of(unsigned type, enum shim_callback *which)
+{
+    switch (type) {
+    case CALLBACKTYPE_event:
+        *which = SHIM_CALLBACK_EVENT;
+        return true;
+    case CALLBACKTYPE_failsafe:
+        *which = SHIM_CALLBACK_FAILSAFE;
+        return true;
+    case CALLBACKTYPE_syscall:
+        *which = SHIM_CALLBACK_SYSCALL64;
+        return true;
+    case CALLBACKTYPE_nmi:
+        *which = SHIM_CALLBACK_NMI;
+        return true;
+    case CALLBACKTYPE_sysenter:
+        *which = SHIM_CALLBACK_SYSENTER;
+        return true;
+    case CALLBACKTYPE_syscall32:
+        *which = SHIM_CALLBACK_SYSCALL32;
+        return true;
+    default:
+        return false;
+    }
+}
+
 static int64_t callback_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    static const uint8_t which_of[] = {
-        [CALLBACKTYPE_event] = SHIM_CALLBACK_EVENT,
-        [CALLBACKTYPE_failsafe] = SHIM_CALLBACK_FAILSAFE,
-        [CALLBACKTYPE_syscall] = SHIM_CALLBACK_SYSCALL64,
-        [CALLBACKTYPE_nmi] = SHIM_CALLBACK_NMI,
-        [CALLBACKTYPE_sysenter] = SHIM_CALLBACK_SYSENTER,
-        [CALLBACKTYPE_syscall32] = SHIM_CALLBACK_SYSCALL32,
-    };
     struct callback_register reg;
     struct callback_unregister unreg;
     enum shim_callback which;
@@ -86,19 +105,19 @@ static int64_t callback_op(struct shim_vcpu *v, const uint64_t *a)
     case CALLBACKOP_register:
         if (guest_read(&reg, a[1], sizeof(reg)))
             return -XEN_EFAULT;
-        if (reg.type >= array_size(which_of) ||
-            (!which_of[reg.type] && reg.type != CALLBACKTYPE_event))
+        if (!va_canonical(reg.address))
+            return -XEN_EINVAL;
+        if (!callback_of(reg.type, &which))
             return -XEN_ENOSYS;
-        which = which_of[reg.type];
         return callback_set(v, which, reg.address,
                             which == SHIM_CALLBACK_EVENT || which == SHIM_CALLBACK_NMI ||
                             (reg.flags & CALLBACKF_mask_events));
     case CALLBACKOP_unregister:
         if (guest_read(&unreg, a[1], sizeof(unreg)))
             return -XEN_EFAULT;
-        if (unreg.type != CALLBACKTYPE_nmi)
-            return unreg.type < array_size(which_of) ? -XEN_EINVAL : -XEN_ENOSYS;
-        return callback_set(v, SHIM_CALLBACK_NMI, 0, false);
+        if (!callback_of(unreg.type, &which))
+            return -XEN_ENOSYS;
+        return which == SHIM_CALLBACK_NMI ? callback_set(v, which, 0, false) : -XEN_EINVAL;
     default:
         return -XEN_ENOSYS;
     }
@@ -161,10 +180,11 @@ static int64_t hc_grant_table_op(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t vm_assist(struct shim_vcpu *v, const uint64_t *a)
 {
-    /* 4gb_segments*: nothing to do in 64 bits; m2p_strict: as it always is */
+    /* 4gb_segments*, pae_extended_cr3: nothing to do in 64 bits; m2p_strict: as always */
     const uint64_t known = (uint64_t)1 << VMASST_TYPE_4gb_segments |
                            (uint64_t)1 << VMASST_TYPE_4gb_segments_notify |
                            (uint64_t)1 << VMASST_TYPE_writable_pagetables |
+                           (uint64_t)1 << VMASST_TYPE_pae_extended_cr3 |
                            (uint64_t)1 << VMASST_TYPE_architectural_iopl |
                            (uint64_t)1 << VMASST_TYPE_runstate_update_flag |
                            (uint64_t)1 << VMASST_TYPE_m2p_strict;
@@ -239,20 +259,52 @@ static int64_t nmi_op(struct shim_vcpu *v, const uint64_t *a)
     }
 }
 
-static int64_t physdev_op(struct shim_vcpu *v, const uint64_t *a)
+static int64_t hc_physdev_op(struct shim_vcpu *v, const uint64_t *a)
 {
-    struct physdev_set_iopl iopl;
+    return physdev_op(v, (uint32_t)a[0], a[1]);
+}
 
+static int64_t hc_hvm_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return hvm_op(a[0], a[1]);
+}
+
+static int64_t hc_dm_op(struct shim_vcpu *v, const uint64_t *a)
+{
+    return dm_op((domid_t)a[0], (uint32_t)a[1], a[2]);
+}
+
+/* The forms from before Xen 3.0.2, which have the command in the argument; what follows
+ * it is the same. */
+#define COMPAT_ARG_OFFSET 8
+
+static int64_t event_channel_op_compat(struct shim_vcpu *v, const uint64_t *a)
+{
+    uint32_t cmd;
+
+    if (guest_read(&cmd, a[0], sizeof(cmd)))
+        return -XEN_EFAULT;
+    return event_channel_op(v, cmd, a[0] + COMPAT_ARG_OFFSET);
+}
+
+static int64_t physdev_op_compat(struct shim_vcpu *v, const uint64_t *a)
+{
+    uint32_t cmd;
+
+    if (guest_read(&cmd, a[0], sizeof(cmd)))
+        return -XEN_EFAULT;
+    return physdev_op(v, cmd, a[0] + COMPAT_ARG_OFFSET);
+}
+
+static int64_t sched_op_compat(struct shim_vcpu *v, const uint64_t *a)
+{
     switch ((uint32_t)a[0]) {
-    case PHYSDEVOP_set_iopl:
-        if (guest_read(&iopl, a[1], sizeof(iopl)))
-            return -XEN_EFAULT;
-        if (iopl.iopl > 3)
-            return -XEN_EINVAL;
-        v->iopl = (uint8_t)iopl.iopl;
-        return 0;
-    case PHYSDEVOP_set_iobitmap:
-        return 0;       /* no port is real: IOPL decides, which reads ones or faults */
+    case SCHEDOP_yield:
+    case SCHEDOP_block:
+        return sched_op(v, (uint32_t)a[0], 0);
+    case SCHEDOP_shutdown:
+        doorbell_flush(v);
+        shim_shutdown((uint8_t)a[1]);
     default:
         return -XEN_ENOSYS;
     }
@@ -324,11 +376,17 @@ static const hypercall_fn table[SHIM_NR_HYPERCALLS] = {
     [__HYPERVISOR_callback_op] = callback_op,
     [__HYPERVISOR_event_channel_op] = hc_event_channel_op,
     [__HYPERVISOR_nmi_op] = nmi_op,
-    [__HYPERVISOR_physdev_op] = physdev_op,
+    [__HYPERVISOR_physdev_op] = hc_physdev_op,
     [__HYPERVISOR_sysctl] = hc_sysctl,
     [__HYPERVISOR_domctl] = hc_domctl,
     [__HYPERVISOR_kexec_op] = not_permitted,
     [__HYPERVISOR_xenpmu_op] = not_supported,
+    [__HYPERVISOR_hvm_op] = hc_hvm_op,
+    [__HYPERVISOR_dm_op] = hc_dm_op,
+    [__HYPERVISOR_hypfs_op] = not_permitted,
+    [__HYPERVISOR_sched_op_compat] = sched_op_compat,
+    [__HYPERVISOR_event_channel_op_compat] = event_channel_op_compat,
+    [__HYPERVISOR_physdev_op_compat] = physdev_op_compat,
 };
 
 static int64_t call(struct shim_vcpu *v, uint64_t nr, const uint64_t *a)

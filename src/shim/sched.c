@@ -55,6 +55,7 @@ static int64_t poll(struct shim_vcpu *v, uint64_t arg_va)
 int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
 {
     struct sched_shutdown down;
+    struct sched_remote_shutdown remote;
 
     switch (cmd) {
     case SCHEDOP_yield:
@@ -73,10 +74,12 @@ int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
         shim_shutdown(down.reason);
     case SCHEDOP_watchdog:
         return watchdog_op(v, arg_va);
-    case SCHEDOP_shutdown_code:
-        return 0;       /* a remark for a later shutdown, which brings its own reason */
+    case SCHEDOP_shutdown_code:     /* a remark for a later shutdown, which has its own reason */
+        return guest_read(&down, arg_va, sizeof(down));
     case SCHEDOP_remote_shutdown:
-        return -XEN_ESRCH;
+        if (guest_read(&remote, arg_va, sizeof(remote)))
+            return -XEN_EFAULT;
+        return remote.domain_id == shim_domain.boot->domid ? -XEN_EPERM : -XEN_ESRCH;
     case SCHEDOP_pin_override:
         return -XEN_EPERM;
     default:
@@ -109,12 +112,14 @@ static int64_t initialise(struct shim_vcpu *t, uint64_t arg_va)
     const struct cpu_user_regs *u = &c.user_regs;
     int rc;
 
+    /* beyond those of shared_info a vCPU needs a record of its own first */
+    if (t->id >= XEN_LEGACY_MAX_VCPUS && !t->vcpu_info_placed)
+        return -XEN_EINVAL;
     if (guest_read(&c, arg_va, sizeof(c)))
         return -XEN_EFAULT;
     if (t->initialised || load_acquire(&t->up))
         return -XEN_EEXIST;
-    /* beyond those of shared_info a vCPU needs a record of its own first */
-    if (!context_ok(&c) || (t->id >= XEN_LEGACY_MAX_VCPUS && !t->vcpu_info_placed))
+    if (!context_ok(&c))
         return -XEN_EINVAL;
     rc = descriptor_set_gdt_frames(t, c.gdt_frames, (unsigned)c.gdt_ents);
     if (rc)
@@ -238,8 +243,11 @@ static int64_t register_time(struct shim_vcpu *t, uint64_t arg_va)
 
     if (guest_read(&op, arg_va, sizeof(op)))
         return -XEN_EFAULT;
+    if (!guest_range_ok(op.addr.p, sizeof(vi.time)))
+        return -XEN_EFAULT;
     time_publish(t->id, &vi);
-    return guest_write(op.addr.p, &vi.time, sizeof(vi.time));
+    guest_write(op.addr.p, &vi.time, sizeof(vi.time));      /* it may be mapped later */
+    return 0;
 }
 
 static int64_t set_timer(struct shim_vcpu *v, struct shim_vcpu *t, uint64_t cmd, uint64_t arg_va)
@@ -265,7 +273,9 @@ static int64_t set_timer(struct shim_vcpu *v, struct shim_vcpu *t, uint64_t cmd,
     case VCPUOP_set_singleshot_timer:
         if (guest_read(&single, arg_va, sizeof(single)))
             return -XEN_EFAULT;
-        return time_set_singleshot(v, single.timeout_abs_ns, single.flags & VCPU_SSHOTTMR_future);
+        /* only HYPERVISOR_set_timer_op knows "never": here 0 is long past */
+        return time_set_singleshot(v, max_of(single.timeout_abs_ns, 1ul),
+                                   single.flags & VCPU_SSHOTTMR_future);
     default:
         return time_set_singleshot(v, 0, false);
     }
@@ -309,7 +319,11 @@ int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg
         return register_vcpu_info(v, t, arg_va);
     case VCPUOP_register_vcpu_time_memory_area:
         return register_time(t, arg_va);
+    case VCPUOP_get_physid:     /* for domain 0, with its vCPUs pinned */
+        return -XEN_EINVAL;
     case VCPUOP_send_nmi:
+        if (arg_va)
+            return -XEN_EINVAL;
         t->nmi_pending = true;
         if (t != v)
             apic_ipi(t->id, SHIM_VECTOR_KICK);

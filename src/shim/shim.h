@@ -338,6 +338,11 @@ void idle_wait(struct shim_vcpu *v, idle_over *over);
 /* memory.c */
 int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
 
+/* devices.c */
+int64_t physdev_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va);
+int64_t hvm_op(uint64_t cmd, uint64_t arg_va);
+int64_t dm_op(domid_t domid, uint64_t nr_bufs, uint64_t bufs_va);
+
 /* grant.c */
 void grant_init(void);
 int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint64_t count);

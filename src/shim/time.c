@@ -12,6 +12,7 @@
 
 #define PERIODIC_DEFAULT_NS 10000000u       /* Xen starts every vCPU at 100 Hz */
 #define PERIODIC_MIN_NS     1000000u        /* as Xen: VCPUOP_set_periodic_timer */
+#define PERIODIC_MAX_NS     (~(uint64_t)0 >> 2)
 
 /* Deadlines further off than this (36 years) are as good as never. */
 #define DEADLINE_MAX_NS     ((uint64_t)1 << 60)
@@ -132,7 +133,7 @@ int64_t time_set_singleshot(struct shim_vcpu *v, uint64_t timeout_ns, bool must_
 /* VCPUOP_set_periodic_timer; 0 stops it.  The vCPU concerned calls time_arm(). */
 int64_t time_set_periodic(struct shim_vcpu *v, uint64_t period_ns)
 {
-    if (period_ns && period_ns < PERIODIC_MIN_NS)
+    if ((period_ns && period_ns < PERIODIC_MIN_NS) || period_ns > PERIODIC_MAX_NS)
         return -XEN_EINVAL;
     v->periodic_ns = period_ns;
     v->periodic_next_ns = period_ns ? time_now_ns() + min_of(period_ns, DEADLINE_MAX_NS) : 0;

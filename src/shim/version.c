@@ -39,13 +39,16 @@ static int64_t features(uint64_t arg_va)
     if (info.submap_idx)
         return -XEN_EINVAL;
     info.submap = 1u << XENFEAT_mmu_pt_update_preserve_ad | 1u << XENFEAT_highmem_assist |
-                  1u << XENFEAT_gnttab_map_avail_bits | 1u << XENFEAT_pae_pgdir_above_4gb |
-                  1u << XENFEAT_not_direct_mapped;
+                  1u << XENFEAT_gnttab_map_avail_bits | 1u << XENFEAT_direct_mapped |
+                  1u << XENFEAT_memory_op_vnode_supported;
+    if (load_relaxed(&shim_domain.vm_assist) >> VMASST_TYPE_pae_extended_cr3 & 1)
+        info.submap |= 1u << XENFEAT_pae_pgdir_above_4gb;
     return guest_write(arg_va, &info, sizeof(info));
 }
 
 int64_t xen_version(uint64_t cmd, uint64_t arg_va)
 {
+    static const char denied[] = "<denied>";
     uint64_t virt_start = HYPERVISOR_VIRT_START;
 
     switch (cmd) {
@@ -64,13 +67,13 @@ int64_t xen_version(uint64_t cmd, uint64_t arg_va)
     case XENVER_get_features:
         return features(arg_va);
     case XENVER_pagesize:
-        return PAGE_SIZE;
+        return arg_va ? -XEN_EINVAL : (int64_t)PAGE_SIZE;
     case XENVER_guest_handle:
         return guest_write(arg_va, shim_domain.boot->uuid, sizeof(shim_domain.boot->uuid));
     case XENVER_commandline:
-        return text_write(arg_va, "", sizeof(xen_commandline_t));
-    case XENVER_build_id:
-        return -XEN_ENODATA;
+        return guest_write(arg_va, denied, sizeof(denied));
+    case XENVER_build_id:       /* for who may control the machine, as the line above */
+        return -XEN_EPERM;
     default:
         return -XEN_ENOSYS;
     }

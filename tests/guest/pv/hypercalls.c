@@ -130,7 +130,7 @@ static void check_flush_masks(void)
 static void check_unknown(void)
 {
     static const uint64_t none[] = {
-        11, 27, 42, 43, 47, 48, 49, 50, 55, 56, 63, 64, 100, 4095, 0xffffffff,
+        11, 27, 38, 39, 43, 47, 48, 49, 50, 55, 56, 63, 64, 100, 4095, 0xffffffff,
         0x100000000 | __HYPERVISOR_xen_version, ~(uint64_t)0,
     };
 
