@@ -79,7 +79,33 @@ static const uint8_t calls[] = {
     __HYPERVISOR_event_channel_op, __HYPERVISOR_nmi_op, __HYPERVISOR_physdev_op,
     __HYPERVISOR_sysctl, __HYPERVISOR_domctl, __HYPERVISOR_kexec_op, __HYPERVISOR_xenpmu_op,
     __HYPERVISOR_hvm_op, __HYPERVISOR_xsm_op, __HYPERVISOR_argo_op, 60,
+    __HYPERVISOR_dm_op, __HYPERVISOR_event_channel_op_compat, __HYPERVISOR_physdev_op_compat,
 };
+
+/* Frames for frames: those of the kernel are mapped, and nobody's to take; the last ones
+ * of memory, which hold nothing, may go. */
+static struct xen_memory_exchange *exchange(void)
+{
+    struct xen_memory_exchange *x = (void *)arena[1];
+    uint64_t last = pv_start_info->nr_pages - 1;
+
+    for (unsigned i = 0; i < 64; i++)
+        arena[2][i] = below(4) ? ((const uint64_t *)pv_start_info->mfn_list)[last - below(64)] :
+                      value();
+    *x = (struct xen_memory_exchange){
+        .in = { .extent_start.p = (xen_pfn_t *)arena[2], .nr_extents = 1ul << below(4),
+                .extent_order = (unsigned)below(4), .domid = DOMID_SELF },
+        .out = { .extent_start.p = (xen_pfn_t *)arena[below(4)], .domid = DOMID_SELF },
+        .nr_exchanged = below(8) ? 0 : value(),
+    };
+    x->out.nr_extents = below(8) ? x->in.nr_extents : value();
+    x->out.extent_order = below(8) ? x->in.extent_order : (unsigned)below(12);
+    if (below(2)) {             /* the other way round */
+        x->out.nr_extents = 1;
+        x->out.extent_order = (unsigned)__builtin_ctzl(x->in.nr_extents) + x->in.extent_order;
+    }
+    return x;
+}
 
 /* Shapes a call so that it stays within the bounds above; false: leave it out. */
 static bool tame(uint64_t nr, uint64_t a[5])
@@ -114,7 +140,9 @@ static bool tame(uint64_t nr, uint64_t a[5])
         a[0] = frame() << PAGE_SHIFT | below(PAGE_SIZE);
         return true;
     case __HYPERVISOR_memory_op:
-        a[0] = below(32);
+        a[0] = below(3) ? below(32) : XENMEM_exchange;
+        if (a[0] == XENMEM_exchange)
+            a[1] = (uint64_t)exchange();
         return a[0] != XENMEM_decrease_reservation && a[0] != XENMEM_populate_physmap &&
                a[0] != XENMEM_increase_reservation;
     case __HYPERVISOR_sched_op:
