@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A stock kernel comes up, with the processors, the memory and the time it was given."""
+import os
 import time
 
 from harness import Guest, need
@@ -25,6 +26,16 @@ for i in 1 2 3; do
 done
 processors wakeups && echo "@@ all is well"
 read x
+"""
+
+# Both vCPUs are busy: the time, and ticks (100 a second) that the host kept from them.
+STEAL = """
+ticks() { awk '/^cpu / { print $9 }' /proc/stat; cut -d' ' -f1 /proc/uptime; }
+for i in 1 2; do (while :; do :; done) & done
+set -- $(ticks)
+sleep 4
+echo "@@ ticks" $1 $2 $(ticks)
+kill $(jobs -p)
 """
 
 
@@ -109,3 +120,19 @@ read x
     # uptime counts from a moment after the start of the guest, so it may only be behind
     lived = world.control(guest.domid, "info")["uptime_ns"] / 1e9
     need(lived - 4 < up < lived + 0.5, f"up for {up} s by the guest's clock, {lived} s by ours")
+
+
+def test_what_the_host_keeps_is_steal_time(world):
+    """Two busy vCPUs on one of the host's processors."""
+    all_cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_cpus)})    # which the guest's process inherits
+    try:
+        guest = Guest(world, STEAL, vcpus=2).create()
+    finally:
+        os.sched_setaffinity(0, all_cpus)
+    ticks = guest.expect(r"^@@ ticks (\d+) ([\d.]+) (\d+) ([\d.]+)").groups()
+    stolen = (int(ticks[2]) - int(ticks[0])) / 100
+    lived = float(ticks[3]) - float(ticks[1])
+    # one of them always waits; the ticks they had tell nothing, Linux loses some of those
+    need(lived / 2 < stolen < 1.5 * lived, f"{stolen} s were stolen from 2 vCPUs in {lived} s")
+    guest.finished()
