@@ -290,23 +290,45 @@ static void failure(void *arg, struct kvm_vcpu *v, const char *text)
 static const struct kvm_exit_ops exit_ops = { .io_out = io_out, .io_in = io_in,
                                               .failure = failure };
 
-static int create(struct pv_machine *m, const struct vm_config *c, unsigned domid, struct err *e)
+static void kernel_expected(void *arg, uint64_t offset, uint64_t bytes)
 {
+    struct pv_machine *m = arg;
+
+    pv_populate_start(&m->populate, m->memory.ram + offset, bytes);
+}
+
+/* Memory with the shim, the kernel and all that it begins with. */
+static int fill_memory(struct pv_machine *m, const struct vm_config *c, struct err *e)
+{
+    struct kernel_room room = { .expect = kernel_expected, .arg = m };
     struct kernel_image kernel = { 0 };
     struct kvm_probe probe;
-    int rc = kernel_image_load(c->kernel, &kernel, e);
+    int rc = pv_memory_create(&m->mem, c->memory_bytes >> PAGE_SHIFT,
+                              c->maxmem_bytes >> PAGE_SHIFT, &m->memory, e);
 
     if (rc)
         return rc;
-    kvm_probe(&probe);
-    m->ring = choose_ring(c, &kernel, probe.kind);
-    rc = pv_memory_create(&m->mem, c->memory_bytes >> PAGE_SHIFT, c->maxmem_bytes >> PAGE_SHIFT,
-                          m->ring == 1 ? PV_M2P_KERNEL_RING1 :
-                          probe.kind == KVM_KIND_SOFTWARE ? PV_M2P_SOFTWARE_KVM :
-                          PV_M2P_KERNEL_RING3, &m->memory, e);
+    room.ram = m->memory.ram;
+    room.bytes = m->memory.boot->nr_pages << PAGE_SHIFT;
+    rc = kernel_image_load(c->kernel, &room, &kernel, e);
+    if (!rc) {
+        kvm_probe(&probe);
+        m->ring = choose_ring(c, &kernel, probe.kind);
+        rc = pv_memory_fill(&m->memory, m->ring == 1 ? PV_M2P_KERNEL_RING1 :
+                            probe.kind == KVM_KIND_SOFTWARE ? PV_M2P_SOFTWARE_KVM :
+                            PV_M2P_KERNEL_RING3, e);
+    }
     if (!rc)
         rc = build(m, c, &kernel, e);
     kernel_image_free(&kernel);
+    pv_populate_end(&m->populate);
+    return rc;
+}
+
+static int create(struct pv_machine *m, const struct vm_config *c, unsigned domid, struct err *e)
+{
+    int rc = fill_memory(m, c, e);
+
     if (!rc)
         rc = create_vcpus(m, c->maxvcpus, e);
     if (!rc)

@@ -9,6 +9,7 @@
 #include "vm/config.h"
 #include "vm/pv_links.h"
 #include "vm/pv_memory.h"
+#include "vm/pv_populate.h"
 #include "x86/pv_build.h"
 
 /* Ports the guest finds connected to the host, and their links. */
@@ -33,6 +34,7 @@ struct pv_machine {
     void *arg;
     struct guest_mem mem;
     struct pv_memory memory;
+    struct pv_populate populate;        /* while the kernel is expanded */
     struct pv_build_result built;
     struct kvm_vm *vm;
     struct kvm_vcpu *vcpu[SHIM_VCPUS_MAX];

@@ -169,17 +169,14 @@ static uint64_t tables_bytes(uint64_t ram_bytes, uint64_t m2p_bytes)
 }
 
 int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_pages,
-                     enum pv_memory_m2p m2p, struct pv_memory *out, struct err *e)
+                     struct pv_memory *out, struct err *e)
 {
-    bool m2p_user = m2p != PV_M2P_KERNEL_RING1;
     uint64_t ram_bytes = max_pages << PAGE_SHIFT;
     uint64_t m2p_bytes = align_up(max_pages * sizeof(uint64_t), PAGE_SIZE);
     uint64_t tail_gpa = align_up(RAM_GPA + ram_bytes, LARGE_BYTES);
     uint64_t m2p_gpa = tail_gpa + tables_bytes(ram_bytes, m2p_bytes);
     uint64_t info_gpa = m2p_gpa + align_up(m2p_bytes, LARGE_BYTES);
     uint64_t tail_end = align_up(info_gpa + max_pages, LARGE_BYTES);
-    struct tables t = { .mem = mem, .next_gpa = tail_gpa, .end_gpa = m2p_gpa };
-    uint64_t *root;
     int rc;
 
     if (tail_end > SHIM_DM_SLOTS * (512 * GIB))
@@ -198,6 +195,7 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
         .ram = guest_mem_ptr(mem, gpa(RAM_GPA), ram_bytes),
         .ram_fd = mem->region[mem->nr_regions - 2].memfd,
         .ram_bytes = ram_bytes,
+        .tail_gpa = tail_gpa,
         .boot = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_BOOT), sizeof(struct shim_boot)),
         .status = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_STATUS), sizeof(struct shim_status)),
         .shared = {
@@ -216,24 +214,35 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
     out->boot->nr_pages = nr_pages;
     out->boot->max_pages = max_pages;
     out->boot->m2p_gpa = m2p_gpa;
-    out->boot->m2p_va = m2p == PV_M2P_SOFTWARE_KVM ? SHIM_M2P_ALIAS_VA : SHIM_M2P_VA;
     out->boot->frame_info_gpa = info_gpa;
     out->boot->heap_bytes = SHIM_REGION_BYTES - SHIM_OFF_HEAP;
+    return 0;
+}
 
+int pv_memory_fill(struct pv_memory *m, enum pv_memory_m2p m2p, struct err *e)
+{
+    struct shim_boot *b = m->boot;
+    struct tables t = { .mem = m->mem, .next_gpa = m->tail_gpa, .end_gpa = b->m2p_gpa };
+    uint64_t m2p_bytes = align_up(b->max_pages * sizeof(uint64_t), PAGE_SIZE);
+    bool m2p_user = m2p != PV_M2P_KERNEL_RING1;
+    uint64_t *root;
+    int rc;
+
+    b->m2p_va = m2p == PV_M2P_SOFTWARE_KVM ? SHIM_M2P_ALIAS_VA : SHIM_M2P_VA;
     t.root_gpa = table_new(&t);
-    rc = load_shim(&t, &out->entry);
+    rc = load_shim(&t, &m->entry);
     if (!rc)
         rc = map_direct(&t);
     if (!rc)
-        rc = map_m2p(&t, SHIM_M2P_VA, out->boot->first_mfn, m2p_gpa, m2p_bytes, m2p_user);
+        rc = map_m2p(&t, SHIM_M2P_VA, b->first_mfn, b->m2p_gpa, m2p_bytes, m2p_user);
     if (!rc && m2p == PV_M2P_SOFTWARE_KVM)
-        rc = map_m2p(&t, SHIM_M2P_ALIAS_VA, out->boot->first_mfn, m2p_gpa, m2p_bytes, m2p_user);
+        rc = map_m2p(&t, SHIM_M2P_ALIAS_VA, b->first_mfn, b->m2p_gpa, m2p_bytes, m2p_user);
     if (rc)
         return err_set(e, -rc, "the shim does not fit its region");
-    fill_m2p(mem, out->boot, m2p_bytes);
+    fill_m2p(m->mem, b, m2p_bytes);
     root = table_ptr(&t, t.root_gpa);
-    memcpy(out->boot->hole_l4, &root[SHIM_HOLE_SLOT_FIRST], sizeof(out->boot->hole_l4));
-    out->boot->parking_cr3 = t.root_gpa;
+    memcpy(b->hole_l4, &root[SHIM_HOLE_SLOT_FIRST], sizeof(b->hole_l4));
+    b->parking_cr3 = t.root_gpa;
     return 0;
 }
 

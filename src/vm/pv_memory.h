@@ -18,6 +18,7 @@ struct pv_memory {
     struct shim_status *status;
     struct pv_links_shared shared;
     void *grants;
+    uint64_t tail_gpa;          /* where the shim's page tables begin */
     uint64_t entry;             /* of the shim */
 };
 
@@ -28,11 +29,15 @@ enum pv_memory_m2p {
     PV_M2P_SOFTWARE_KVM,    /* user pages, and the alias: shim/abi.h */
 };
 
-/* Adds the regions to mem and fills the shim's: max_pages frames of RAM, of which
- * the guest starts with nr_pages.  boot gets everything that follows from memory
- * alone; the rest is the caller's.  0 or -errno; mem stays the caller's to free. */
+/* Adds the regions to mem: max_pages frames of RAM, of which the guest starts with
+ * nr_pages, and what the shim needs for them.  0 or -errno; mem stays the caller's to
+ * free. */
 int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_pages,
-                     enum pv_memory_m2p m2p, struct pv_memory *out, struct err *e);
+                     struct pv_memory *out, struct err *e);
+
+/* Fills what is the shim's.  boot gets everything that follows from memory alone; the
+ * rest is the caller's.  0 or -errno. */
+int pv_memory_fill(struct pv_memory *m, enum pv_memory_m2p m2p, struct err *e);
 
 /* The record vCPU i writes; i < SHIM_VCPUS_MAX. */
 struct shim_vcpu_status *pv_memory_vcpu_status(const struct pv_memory *m, unsigned i);

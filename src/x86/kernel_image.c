@@ -195,8 +195,144 @@ static int elf_parse(struct kernel_image *k, struct err *e)
     return rc ? rc : notes_check(k, eh.e_entry, start, end, e);
 }
 
+/* ---- expansion, in the room if it can be ----
+ *
+ * Most segments of a kernel are as far from each other in memory as in the file.  The
+ * image is put where as many as possible lie in their place already, and none below it:
+ * then each can be moved down in turn without meeting one that is still to be moved.
+ * The program headers that say where that is are read from the first bytes, before it is
+ * known whether they are any good: so what came of it is judged at the end. */
+
+#define PEEK_BYTES 4096
+
+/* The offset in RAM at which the image should begin; false: none is known or fits. */
+static bool room_choose(const uint8_t *head, size_t bytes, uint64_t elf_bytes,
+                        const struct kernel_room *room, uint64_t *offset)
+{
+    Elf64_Ehdr eh;
+
+    *offset = 0;
+    if (bytes < sizeof(eh))
+        return false;
+    memcpy(&eh, head, sizeof(eh));
+    if (eh.e_phentsize != sizeof(Elf64_Phdr) || eh.e_phoff > bytes ||
+        eh.e_phnum > (bytes - eh.e_phoff) / sizeof(Elf64_Phdr))
+        return false;
+    for (unsigned i = 0; i < eh.e_phnum; i++) {
+        Elf64_Phdr ph;
+
+        memcpy(&ph, head + eh.e_phoff + i * sizeof(ph), sizeof(ph));
+        if (ph.p_type == PT_LOAD && ph.p_filesz && ph.p_paddr > ph.p_offset)
+            *offset = max_of(*offset, (uint64_t)ph.p_paddr - ph.p_offset);
+    }
+    return *offset <= room->bytes && elf_bytes <= room->bytes - *offset;
+}
+
+/* Whether kernel_image_place() can move the segments down one by one. */
+static bool room_suits(const struct kernel_image *k)
+{
+    uint64_t from_end = 0, to_end = 0;
+
+    for (unsigned i = 0; i < k->nr_segments; i++) {
+        const struct kernel_segment *s = &k->segment[i];
+        uint64_t from = k->room_offset + (uint64_t)(s->data - k->elf);
+        uint64_t to = kernel_segment_offset(k, s);
+
+        if (!s->file_bytes)
+            continue;
+        if (to > from || from < from_end || to < to_end)
+            return false;
+        from_end = from + s->file_bytes;
+        to_end = to + s->file_bytes;
+    }
+    return true;
+}
+
+static void *image_memory(size_t bytes)
+{
+    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return map == MAP_FAILED ? NULL : map;
+}
+
+/* Sets elf, elf_bytes and who owns them. */
+static int image_expand(struct kernel_image *k, enum payload_format f, const uint8_t *data,
+                        size_t bytes, const struct kernel_room *room, struct err *e)
+{
+    uint8_t head[PEEK_BYTES], *to;
+    size_t elf_bytes;
+    int rc = payload_size(f, data, bytes, KERNEL_IMAGE_BYTES_MAX, &elf_bytes, e);
+
+    if (rc)
+        return rc;
+    k->in_room = room && room_choose(head, payload_peek(f, data, bytes, head, sizeof(head)),
+                                     elf_bytes, room, &k->room_offset);
+    if (k->in_room) {
+        to = room->ram + k->room_offset;
+        if (room->expect)
+            room->expect(room->arg, k->room_offset, elf_bytes);
+    } else {
+        to = k->map = image_memory(elf_bytes);
+        k->map_bytes = elf_bytes;
+        if (!to)
+            return err_set(e, ENOMEM, "no memory to expand the %s payload to %zu bytes",
+                           payload_format_name(f), elf_bytes);
+    }
+    k->elf = to;
+    k->elf_bytes = elf_bytes;
+    rc = payload_expand(f, data, bytes, to, elf_bytes, e);
+    if (!rc && payload_format_of(to, elf_bytes) != PAYLOAD_ELF)
+        rc = err_set(e, ENOEXEC, "%s payload does not hold an ELF kernel", payload_format_name(f));
+    return rc;
+}
+
+/* Gives the room back, as it was. */
+static int room_leave(struct kernel_image *k, const struct kernel_room *room, struct err *e)
+{
+    uint8_t *in_room = room->ram + k->room_offset;
+
+    k->map = image_memory(k->elf_bytes);
+    if (!k->map)
+        return err_set(e, ENOMEM, "no memory for a kernel of %zu bytes", k->elf_bytes);
+    k->map_bytes = k->elf_bytes;
+    memcpy(k->map, in_room, k->elf_bytes);
+    memset(in_room, 0, k->elf_bytes);
+    for (unsigned i = 0; i < k->nr_segments; i++)
+        k->segment[i].data = (uint8_t *)k->map + (k->segment[i].data - k->elf);
+    k->elf = k->map;
+    k->in_room = false;
+    return 0;
+}
+
+void kernel_image_place(const struct kernel_image *k, uint8_t *ram)
+{
+    uint64_t at = k->room_offset, end = k->room_offset + k->elf_bytes;
+
+    for (unsigned i = 0; i < k->nr_segments; i++) {
+        const struct kernel_segment *s = &k->segment[i];
+        uint8_t *to = ram + kernel_segment_offset(k, s);
+
+        if (s->file_bytes && to != s->data)
+            memmove(to, s->data, s->file_bytes);
+    }
+    if (!k->in_room)
+        return;
+    for (unsigned i = 0; i < k->nr_segments; i++) {
+        uint64_t to = kernel_segment_offset(k, &k->segment[i]);
+
+        if (!k->segment[i].file_bytes)
+            continue;
+        if (to > at)
+            memset(ram + at, 0, to - at);
+        at = max_of(at, to + k->segment[i].file_bytes);
+    }
+    if (end > at)
+        memset(ram + at, 0, end - at);
+}
+
 int kernel_image_parse(const void *data, size_t bytes, const char *name,
-                       struct kernel_image *out, struct err *e)
+                       const struct kernel_room *room, struct kernel_image *out, struct err *e)
 {
     const uint8_t *p = data;
     enum payload_format f;
@@ -219,20 +355,14 @@ int kernel_image_parse(const void *data, size_t bytes, const char *name,
     if (f == PAYLOAD_UNKNOWN || (!bz && f != PAYLOAD_ELF && f != PAYLOAD_GZIP))
         return err_set(e, ENOEXEC, "%s", bz ? "bzImage payload of unknown format, expected gzip, "
                        "xz, lzma, lz4 or zstd" : "not a kernel: expected a bzImage or an ELF file");
-    if (f != PAYLOAD_ELF) {
-        rc = payload_expand(f, p, bytes, KERNEL_IMAGE_BYTES_MAX, &out->map, &out->map_bytes, e);
-        if (rc)
-            return rc;
-        p = out->map;
-        bytes = out->map_bytes;
-        if (payload_format_of(p, bytes) != PAYLOAD_ELF)
-            rc = err_set(e, ENOEXEC, "%s payload does not hold an ELF kernel",
-                         payload_format_name(f));
-    }
     out->elf = p;
     out->elf_bytes = bytes;
+    if (f != PAYLOAD_ELF)
+        rc = image_expand(out, f, p, bytes, room, e);
     if (!rc)
         rc = elf_parse(out, e);
+    if (!rc && out->in_room && !room_suits(out))
+        rc = room_leave(out, room, e);
     if (rc)
         kernel_image_free(out);
     return rc;
@@ -274,7 +404,8 @@ static int file_map(const char *path, void **map, size_t *bytes, struct err *e)
     return 0;
 }
 
-int kernel_image_load(const char *path, struct kernel_image *out, struct err *e)
+int kernel_image_load(const char *path, const struct kernel_room *room,
+                      struct kernel_image *out, struct err *e)
 {
     size_t bytes = 0;
     void *map = NULL;
@@ -285,8 +416,8 @@ int kernel_image_load(const char *path, struct kernel_image *out, struct err *e)
     rc = file_map(path, &map, &bytes, e);
     if (rc)
         return rc;
-    rc = kernel_image_parse(map, bytes, path, out, e);
-    if (rc || out->map) {           /* failed, or expanded elsewhere */
+    rc = kernel_image_parse(map, bytes, path, room, out, e);
+    if (rc || out->map || out->in_room) {           /* failed, or expanded elsewhere */
         munmap(map, bytes);
         return rc;
     }

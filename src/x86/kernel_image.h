@@ -61,6 +61,8 @@ struct kernel_image {
     size_t elf_bytes;
     void *map;                  /* what kernel_image_free() unmaps; NULL: the caller's memory */
     size_t map_bytes;
+    bool in_room;               /* the image begins at room_offset of the RAM that it is for */
+    uint64_t room_offset;
     unsigned nr_segments;
     struct kernel_segment segment[KERNEL_IMAGE_SEGMENTS_MAX];
     /* Where the kernel wants to run, from its notes and segments: pages of
@@ -70,14 +72,32 @@ struct kernel_image {
     struct xen_notes notes;
 };
 
-/* Reads the file at path.  0, or -errno with e naming the file and what was
- * expected of it; then *out needs no freeing.  The file may be replaced
- * afterwards but not truncated before kernel_image_free(). */
-int kernel_image_load(const char *path, struct kernel_image *out, struct err *e);
+/* Memory where a compressed kernel may be expanded, so that the larger part of it need
+ * not be copied: the guest's RAM from its first frame on, all zero. */
+struct kernel_room {
+    uint8_t *ram;
+    uint64_t bytes;
+    /* Called before so many bytes from offset on are written, so that they can be
+     * made ready meanwhile; NULL: nobody cares. */
+    void (*expect)(void *arg, uint64_t offset, uint64_t bytes);
+    void *arg;
+};
+
+/* Reads the file at path.  room: NULL, or what outlives *out.  0, or -errno with e naming
+ * the file and what was expected of it; then *out needs no freeing, and the room holds
+ * anything.  The file may be replaced afterwards but not truncated before
+ * kernel_image_free(). */
+int kernel_image_load(const char *path, const struct kernel_room *room,
+                      struct kernel_image *out, struct err *e);
 
 /* The same for an image in memory, which must outlive *out. */
 int kernel_image_parse(const void *data, size_t bytes, const char *name,
-                       struct kernel_image *out, struct err *e);
+                       const struct kernel_room *room, struct kernel_image *out, struct err *e);
+
+/* Brings every segment to its place in RAM, zero but for an image that is in it, which
+ * must have space for all of them.  What else there was of the image is cleared: the
+ * image can only be freed then. */
+void kernel_image_place(const struct kernel_image *k, uint8_t *ram);
 
 /* Gives back all memory; harmless on a zeroed or freed image. */
 void kernel_image_free(struct kernel_image *k);
@@ -86,6 +106,13 @@ void kernel_image_free(struct kernel_image *k);
 static inline uint64_t kernel_image_virt(const struct kernel_image *k, uint64_t paddr)
 {
     return paddr - k->notes.paddr_offset + k->notes.virt_base;
+}
+
+/* Where in RAM a segment belongs: VIRT_BASE is where its first byte is mapped. */
+static inline uint64_t kernel_segment_offset(const struct kernel_image *k,
+                                             const struct kernel_segment *s)
+{
+    return s->paddr - k->notes.paddr_offset;
 }
 
 #endif

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <lz4.h>
 #include <lzma.h>
@@ -193,14 +192,11 @@ static enum payload_end payload_unzstd(struct payload_buf *b)
                                                                : PAYLOAD_CORRUPT;
 }
 
-int payload_expand(enum payload_format f, const uint8_t *data, size_t bytes,
-                   uint64_t max_bytes, void **map, size_t *map_bytes, struct err *e)
+int payload_size(enum payload_format f, const uint8_t *data, size_t bytes, uint64_t max_bytes,
+                 size_t *size_bytes, struct err *e)
 {
     const char *name = payload_format_name(f);
-    enum payload_end end;
-    struct payload_buf b;
     uint32_t declared;
-    void *out;
 
     if (bytes < 8)
         return err_set(e, ENOEXEC, "%s payload of %zu bytes: truncated", name, bytes);
@@ -208,16 +204,91 @@ int payload_expand(enum payload_format f, const uint8_t *data, size_t bytes,
     if (!declared || declared > max_bytes)
         return err_set(e, ENOEXEC, "%s payload says that it expands to %" PRIu32 " bytes, expected "
                        "1 to %" PRIu64 ": truncated or corrupt", name, declared, max_bytes);
+    *size_bytes = declared;
+    return 0;
+}
 
-    out = mmap(NULL, declared, PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (out == MAP_FAILED)
-        return err_set(e, ENOMEM, "no memory to expand the %s payload to %" PRIu32 " bytes",
-                       name, declared);
-    b = (struct payload_buf){
+static size_t peek_gzip(z_stream *z, size_t out_bytes)
+{
+    if (inflateInit2(z, 16 + MAX_WBITS) != Z_OK)
+        return 0;
+    inflate(z, Z_SYNC_FLUSH);
+    inflateEnd(z);
+    return out_bytes - z->avail_out;
+}
+
+static size_t peek_lzma(lzma_stream *s, bool xz, size_t out_bytes)
+{
+    lzma_ret rc = xz ? lzma_stream_decoder(s, PAYLOAD_LZMA_MEMORY_BYTES, 0)
+                     : lzma_alone_decoder(s, PAYLOAD_LZMA_MEMORY_BYTES);
+
+    if (rc != LZMA_OK)
+        return 0;
+    rc = lzma_code(s, LZMA_RUN);
+    lzma_end(s);
+    return rc == LZMA_OK || rc == LZMA_STREAM_END ? out_bytes - s->avail_out : 0;
+}
+
+static size_t peek_lz4(const uint8_t *data, size_t bytes, void *out, size_t out_bytes)
+{
+    uint32_t block = bytes < 8 ? 0 : le32(data + 4);
+    int n;
+
+    if (bytes < 8 || block > LZ4_COMPRESSBOUND(LZ4_LEGACY_BLOCK_BYTES) || block > bytes - 8)
+        return 0;
+    n = LZ4_decompress_safe_partial((const char *)data + 8, out, (int)block, (int)out_bytes,
+                                    (int)out_bytes);
+    return n < 0 ? 0 : (size_t)n;
+}
+
+static size_t peek_zstd(const uint8_t *data, size_t bytes, void *out, size_t out_bytes)
+{
+    ZSTD_DStream *s = ZSTD_createDStream();
+    ZSTD_inBuffer from = { .src = data, .size = bytes };
+    ZSTD_outBuffer to = { .dst = out, .size = out_bytes };
+    size_t before;
+
+    if (!s)
+        return 0;
+    do
+        before = from.pos + to.pos;
+    while (!ZSTD_isError(ZSTD_decompressStream(s, &to, &from)) && to.pos < to.size &&
+           from.pos + to.pos > before);
+    ZSTD_freeDStream(s);
+    return to.pos;
+}
+
+size_t payload_peek(enum payload_format f, const uint8_t *data, size_t bytes,
+                    void *out, size_t out_bytes)
+{
+    z_stream z = { .next_in = (uint8_t *)data, .avail_in = (uInt)bytes,
+                   .next_out = out, .avail_out = (uInt)out_bytes };
+    lzma_stream s = LZMA_STREAM_INIT;
+
+    s.next_in = data;
+    s.avail_in = bytes;
+    s.next_out = out;
+    s.avail_out = out_bytes;
+    switch (f) {
+    case PAYLOAD_GZIP: return peek_gzip(&z, out_bytes);
+    case PAYLOAD_XZ:   return peek_lzma(&s, true, out_bytes);
+    case PAYLOAD_LZMA: return peek_lzma(&s, false, out_bytes);
+    case PAYLOAD_LZ4:  return peek_lz4(data, bytes, out, out_bytes);
+    case PAYLOAD_ZSTD: return peek_zstd(data, bytes, out, out_bytes);
+    default:           return 0;
+    }
+}
+
+int payload_expand(enum payload_format f, const uint8_t *data, size_t bytes,
+                   void *out, size_t size_bytes, struct err *e)
+{
+    const char *name = payload_format_name(f);
+    struct payload_buf b = {
         .in = data, .in_bytes = f == PAYLOAD_GZIP ? bytes : bytes - 4,
-        .out = out, .out_bytes = declared,
+        .out = out, .out_bytes = size_bytes,
     };
+    enum payload_end end;
+
     switch (f) {
     case PAYLOAD_GZIP: end = payload_gunzip(&b); break;
     case PAYLOAD_XZ:   end = payload_unlzma(&b, true); break;
@@ -225,27 +296,22 @@ int payload_expand(enum payload_format f, const uint8_t *data, size_t bytes,
     case PAYLOAD_LZ4:  end = payload_unlz4(&b); break;
     case PAYLOAD_ZSTD: end = payload_unzstd(&b); break;
     default:
-        munmap(out, declared);
         return err_set(e, ENOTSUP, "%s payload: expected gzip, xz, lzma, lz4 or zstd", name);
     }
-    if (end == PAYLOAD_OK && b.out_bytes == declared) {
-        *map = out;
-        *map_bytes = declared;
+    if (end == PAYLOAD_OK && b.out_bytes == size_bytes)
         return 0;
-    }
-    munmap(out, declared);
     switch (end) {
     case PAYLOAD_TRUNCATED:
         return err_set(e, ENOEXEC, "%s payload ends before its data does: truncated or corrupt",
                        name);
     case PAYLOAD_TOO_LONG:
-        return err_set(e, ENOEXEC, "%s payload expands beyond the %" PRIu32 " bytes it says: "
-                       "truncated or corrupt", name, declared);
+        return err_set(e, ENOEXEC, "%s payload expands beyond the %zu bytes it says: "
+                       "truncated or corrupt", name, size_bytes);
     case PAYLOAD_NO_MEMORY:
         return err_set(e, ENOMEM, "no memory to expand the %s payload", name);
     case PAYLOAD_OK:
-        return err_set(e, ENOEXEC, "%s payload expands to %zu bytes, expected the %" PRIu32
-                       " it says: truncated or corrupt", name, b.out_bytes, declared);
+        return err_set(e, ENOEXEC, "%s payload expands to %zu bytes, expected the %zu it says: "
+                       "truncated or corrupt", name, b.out_bytes, size_bytes);
     case PAYLOAD_CORRUPT:
         break;
     }

@@ -276,11 +276,7 @@ static void kernel_write(struct pv_builder *b)
 {
     const struct kernel_image *k = b->p->kernel;
 
-    for (unsigned i = 0; i < k->nr_segments; i++) {
-        const struct kernel_segment *s = &k->segment[i];
-
-        memcpy(b->ram + (kernel_image_virt(k, s->paddr) - b->l.virt_base), s->data, s->file_bytes);
-    }
+    kernel_image_place(k, b->ram);
     if (xen_notes_have(&k->notes, XEN_ELFNOTE_HYPERCALL_PAGE) && b->p->fill_hypercall_page)
         b->p->fill_hypercall_page(b->ram + (k->notes.hypercall_page - b->l.virt_base));
 }

@@ -14,7 +14,8 @@
 struct pv_build_params {
     const struct guest_mem *mem;
     uint64_t first_mfn;         /* machine frame of pseudo-physical frame 0; frame p is
-                                 * first_mfn + p.  All RAM is in one region and zero. */
+                                 * first_mfn + p.  All RAM is in one region and zero,
+                                 * but for a kernel that was expanded there. */
     uint64_t nr_pages;          /* of RAM */
     const struct kernel_image *kernel;
     int ramdisk_fd;             /* -1: none; read from offset 0; stays the caller's */

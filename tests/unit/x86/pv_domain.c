@@ -24,7 +24,7 @@ void domain_init(struct domain *d, const struct image_shape *s, const struct not
 {
     memset(d, 0, sizeof(*d));
     image_make(&d->file, s, n);
-    if (kernel_image_parse(d->file.data, d->file.bytes, "kernel", &d->kernel, &d->e))
+    if (kernel_image_parse(d->file.data, d->file.bytes, "kernel", NULL, &d->kernel, &d->e))
         fail_msg("%s", d->e.text);
     err_clear(&d->e);
     guest_mem_init(&d->mem);

@@ -27,7 +27,7 @@ static int parse(const struct image_shape *shape, const struct notes *n, struct 
     copy = malloc(i.bytes);
     memcpy(copy, i.data, i.bytes);
     err_clear(e);
-    rc = kernel_image_parse(copy, i.bytes, "k", k, e);
+    rc = kernel_image_parse(copy, i.bytes, "k", NULL, k, e);
     free(copy);         /* only k->notes and numbers are looked at */
     return rc;
 }
@@ -131,7 +131,7 @@ static void section_count_without_a_section_table_counts_for_nothing(void **stat
     image_ehdr(&i)->e_shnum = 60000;
     copy = malloc(i.bytes);
     memcpy(copy, i.data, i.bytes);
-    assert_int_equal(kernel_image_parse(copy, i.bytes, "k", &k, &e), -ENOEXEC);
+    assert_int_equal(kernel_image_parse(copy, i.bytes, "k", NULL, &k, &e), -ENOEXEC);
     assert_non_null(strstr(e.text, "kernel has no Xen ELF notes"));
     free(copy);
 }
@@ -148,7 +148,7 @@ static void notes_are_padded_to_4_bytes_in_segments_aligned_to_8(void **state)
     notes_add_common(&n);
     image_make(&i, &s, &n);
     image_phdr(&i)[1].p_align = 8;
-    assert_int_equal(kernel_image_parse(i.data, i.bytes, "k", &k, &e), 0);
+    assert_int_equal(kernel_image_parse(i.data, i.bytes, "k", NULL, &k, &e), 0);
     assert_string_equal(k.notes.guest_os, "testos");
     assert_int_equal(k.notes.suspend_cancel, 1);
 }

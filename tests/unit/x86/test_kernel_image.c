@@ -43,7 +43,7 @@ static int parse_bytes(const void *data, size_t bytes, struct kernel_image *k, s
     *copy = malloc(bytes ? bytes : 1);
     memcpy(*copy, data, bytes);
     err_clear(e);
-    return kernel_image_parse(*copy, bytes, "the-kernel", k, e);
+    return kernel_image_parse(*copy, bytes, "the-kernel", NULL, k, e);
 }
 
 static void assert_text_loaded(const struct kernel_image *k)
@@ -432,7 +432,7 @@ static void file_is_loaded_and_may_then_be_removed(void **state)
     assert_non_null(mkdtemp(dir));
     make_plain(&i);
     path = write_file(dir, i.data, i.bytes);
-    assert_int_equal(kernel_image_load(path, &k, &e), 0);
+    assert_int_equal(kernel_image_load(path, NULL, &k, &e), 0);
     unlink(path);
     rmdir(dir);
     assert_text_loaded(&k);
@@ -449,24 +449,24 @@ static void unreadable_files_are_errors_that_name_them(void **state)
     struct err e = { 0 };
 
     assert_non_null(mkdtemp(dir));
-    assert_int_equal(kernel_image_load(dir, &k, &e), -ENOEXEC);
+    assert_int_equal(kernel_image_load(dir, NULL, &k, &e), -ENOEXEC);
     assert_string_equal(e.file, dir);
     assert_string_equal(e.text, "not a regular file, expected a kernel");
 
     err_clear(&e);
     path = write_file(dir, "", 0);
-    assert_int_equal(kernel_image_load(path, &k, &e), -ENOEXEC);
+    assert_int_equal(kernel_image_load(path, NULL, &k, &e), -ENOEXEC);
     assert_string_equal(e.text, "empty file, expected a kernel");
     unlink(path);
 
     err_clear(&e);
-    assert_int_equal(kernel_image_load(path, &k, &e), -ENOENT);
+    assert_int_equal(kernel_image_load(path, NULL, &k, &e), -ENOENT);
     assert_string_equal(e.file, path);
     assert_string_equal(e.text, "cannot open the kernel: No such file or directory");
 
     err_clear(&e);
     assert_int_equal(mkfifo(path, 0600), 0);
-    assert_int_equal(kernel_image_load(path, &k, &e), -ENOEXEC);
+    assert_int_equal(kernel_image_load(path, NULL, &k, &e), -ENOEXEC);
     unlink(path);
     rmdir(dir);
 }
@@ -480,7 +480,7 @@ static void file_of_absurd_size_is_an_error(void **state)
     assert_non_null(mkdtemp(dir));
     path = write_file(dir, "\x7f" "ELF", 4);
     assert_int_equal(truncate(path, (off_t)GIB + 1), 0);
-    assert_int_equal(kernel_image_load(path, &k, &e), -EFBIG);
+    assert_int_equal(kernel_image_load(path, NULL, &k, &e), -EFBIG);
     unlink(path);
     rmdir(dir);
 }
