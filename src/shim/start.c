@@ -18,10 +18,10 @@ extern const uint8_t trap_stubs[], syscall64_stubs[], syscall32_stubs[], sysente
 #define SYSCALL_CLEARS     (RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | \
                             RFLAGS_RF | RFLAGS_AC)
 
-/* Freestanding GCC still calls these. */
-void *memcpy(void *to, const void *from, size_t n);
-void *memset(void *to, int c, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
+/* Freestanding GCC still calls these, perhaps only once all is linked. */
+void *memcpy(void *to, const void *from, size_t n) __attribute__((used));
+void *memset(void *to, int c, size_t n) __attribute__((used));
+int memcmp(const void *a, const void *b, size_t n) __attribute__((used));
 
 void *memcpy(void *to, const void *from, size_t n)
 {
