@@ -105,7 +105,7 @@ static bool extent_free(uint64_t first, uint64_t n)
 static bool extent_find(unsigned order, unsigned address_bits, uint64_t *first)
 {
     uint64_t n = (uint64_t)1 << order, mfn = shim_domain.boot->first_mfn;
-    uint64_t begin = (align_up(mfn, n)) - mfn, max = shim_domain.boot->max_pages;
+    uint64_t begin = align_up(mfn, n) - mfn, max = shim_domain.boot->max_pages;
     uint64_t nr, at;
 
     if (begin + n > max)
@@ -296,8 +296,7 @@ int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
     case XENMEM_maximum_gpfn:
     case XENMEM_exchange:
     case XENMEM_get_vnumainfo:
-        return cmd & ~MEMORY_OP_CMD_MASK ? -XEN_EINVAL :
-               whole_op(v, cmd, arg_va);
+        return cmd & ~MEMORY_OP_CMD_MASK ? -XEN_EINVAL : whole_op(v, cmd, arg_va);
     case XENMEM_memory_map:
         return memory_map(arg_va);
     case XENMEM_machine_memory_map:
