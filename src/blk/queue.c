@@ -191,10 +191,15 @@ void blk_queue_flush(struct blk_queue *q)
 
 unsigned blk_queue_reap(struct blk_queue *q)
 {
+    q->driver->poll(q);
+    return blk_queue_reap_inline(q);
+}
+
+unsigned blk_queue_reap_inline(struct blk_queue *q)
+{
     struct blk_req *req;
     unsigned nr = 0;
 
-    q->driver->poll(q);
     /* What complete() submits and is done at once goes to the end of the list:
      * bounded, since complete() submits a request a bounded number of times. */
     while ((req = q->done_head)) {

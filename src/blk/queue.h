@@ -2,7 +2,10 @@
 /* One queue of a disk, and the life of a request in it.
  *
  * A queue belongs to the thread that opened it: only that thread calls anything
- * here, except blk_queue_stats().  Queues of one disk share nothing they write.
+ * here, except blk_queue_stats().  It may lend the queue, while nothing is in flight, to
+ * another for blk_req_get(), _put(), _submit(), blk_queue_nr_inflight() and
+ * blk_queue_reap_inline(); what is in flight when it comes back is the owner's to flush.
+ * Queues of one disk share nothing they write.
  *
  *            blk_req_get          blk_req_submit        driver            blk_queue_reap
  *     FREE ---------------> OWNED ---------------> SUBMITTED ------> DONE -----------> OWNED
@@ -104,6 +107,9 @@ void blk_req_submit(struct blk_queue *q, struct blk_req *req);
 void blk_queue_flush(struct blk_queue *q);
 /* Calls complete() for what is done, without waiting.  How many. */
 unsigned blk_queue_reap(struct blk_queue *q);
+
+/* The same for what was done within submit only: never enters the driver. */
+unsigned blk_queue_reap_inline(struct blk_queue *q);
 
 /* Sleeps until a completion is ready, wake_fd is readable, or timeout_ns have
  * passed (negative: no limit).  Flushes first.  True when wake_fd is readable;

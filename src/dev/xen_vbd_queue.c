@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The thread's loop: turn, turn, turn ... nothing to do: poll, then sleep.
+/* The thread's loop: turn, turn, turn ... nothing to do: poll, then sleep, and lend the
+ * queue out meanwhile where that pays.
  *
  * A turn takes what the ring holds, hands all of it to the engine with one
  * flush, reaps what is done, shows the guest all responses with one publish and
@@ -37,6 +38,14 @@
  * serves many requests.  Both conditions are remembered for some sleeps, since in either
  * a single moment says little.  A guest that waits for each answer is never in this.
  *
+ * Lending.  What a driver answers at once (null, memory, a hit in the page cache) takes less
+ * than to wake a thread.  So a thread that sleeps after work of that kind lends its queue:
+ * the vCPU that rings leaves the VM anyhow, and serves the ring itself (xen/hostcall.h).
+ * It must not wait, so what turns out to take longer is left to the thread, which it rings
+ * for.  A guest that keeps several requests under way is served by the thread, which works
+ * while the guest makes the next ones; but in a crowd it could not, and there the vCPU's
+ * thread serves all that its doorbells have waited for.
+ *
  * In a crowd the thread also takes its processor from some vCPU when it wakes.  Best from
  * the one that rang, which has left the VM already and most often waits for the answer; to
  * take it from another costs an exit more, and that one may have been polling for the
@@ -45,6 +54,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -67,6 +77,9 @@
 #define OWED_MAX_EXITS    32u
 #define OWED_MIN_NS       20000u
 #define SLEEPS_REMEMBERED 16u
+#define SERVE_REQUESTS    8u        /* in a turn of a vCPU's thread ... */
+#define SERVE_TURNS_MAX   8u        /* and how many: the vCPU waits for them */
+#define SERVE_BYTES_MAX   (256 * KIB)
 #define LOOK_NS           2000000
 #define APART_MAX         4u
 #define STACK_BYTES       ((size_t)256 * KIB)  /* no room for a huge page */
@@ -89,8 +102,10 @@ struct vbd_queue {
     unsigned idle_since_probe;
     unsigned deep, crowded;         /* sleeps for which either is taken to hold */
     unsigned apart;                 /* wake-ups in a row away from who rang */
+    bool looking;                   /* asleep for LOOK_NS at most */
+    bool prompt;                    /* what was taken last, the driver answered at once */
     const char *fault;              /* the ring's, for other threads */
-    uint64_t interrupts, kicks, sleeps, polls_hit, polls_missed;
+    uint64_t interrupts, kicks, sleeps, calls, polls_hit, polls_missed;
 };
 
 static void count(uint64_t *counter)
@@ -172,15 +187,27 @@ static void owed_pay(struct vbd_queue *q)
     sent(q, xen_hostport_raise_owed(q->params.port));
 }
 
+/* Takes what the ring holds and does of it what can be done at once.  How much was done. */
+static unsigned queue_take(struct vbd_queue *q, unsigned max)
+{
+    unsigned taken = vbd_ring_take(&q->ring, max), done = taken;
+
+    if (taken) {
+        done += blk_queue_reap_inline(q->blk);
+        q->prompt = !blk_queue_nr_inflight(q->blk);
+        if (vbd_ring_guest_depth(&q->ring) > 1)
+            q->deep = SLEEPS_REMEMBERED;
+    }
+    return done;
+}
+
 /* How much was done. */
 static unsigned queue_turn(struct vbd_queue *q)
 {
-    unsigned done = vbd_ring_take(&q->ring, TURN_REQUESTS_MAX);
+    unsigned done = queue_take(q, TURN_REQUESTS_MAX);
 
-    if (done && vbd_ring_guest_depth(&q->ring) > 1) {
-        q->deep = SLEEPS_REMEMBERED;
+    if (q->deep == SLEEPS_REMEMBERED)
         xen_hostport_awake(q->params.port);
-    }
     blk_queue_flush(q->blk);
     done += blk_queue_reap(q->blk);
     if (vbd_ring_publish(&q->ring))
@@ -255,37 +282,97 @@ static void queue_follow(struct vbd_queue *q)
     }
 }
 
+/* The guest's notification has been seen. */
+static void kick_taken(struct vbd_queue *q)
+{
+    uint64_t n;
+
+    if (read(q->params.port->kick_fd, &n, sizeof(n)) != sizeof(n))
+        return;
+    count(&q->kicks);
+    queue_follow(q);
+}
+
+/* Sleeps with nothing in flight while vCPUs serve the ring, until one of them, or
+ * vbd_queue_stop(), needs this thread. */
+static void lent_wait(struct vbd_queue *q, bool look)
+{
+    struct xen_hostport *port = q->params.port;
+    struct pollfd kick = { .fd = port->kick_fd, .events = POLLIN };
+    struct timespec limit = { .tv_nsec = LOOK_NS };
+
+    xen_hostcall_lend(port->call);
+    store_relaxed(&port->link->call, 1);
+    do {
+        /* pairs with vbd_queue_stop(), which rings once only */
+        if (load_acquire(&q->stop))
+            sched_yield();
+        else if (ppoll(&kick, 1, look ? &limit : NULL, NULL) > 0)
+            kick_taken(q);
+    } while (!xen_hostcall_take_back(port->call));
+    store_relaxed(&port->link->call, 0);
+}
+
+/* What the ring holds is not for a vCPU's thread, which must not wait. */
+static bool needs_thread(const struct vbd_queue *q)
+{
+    return blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring) ||
+           vbd_ring_fault(&q->ring);
+}
+
+/* In the thread of vCPU `vcpu`, while the queue is lent; see struct xen_hostcall.  Nobody
+ * would pay an interrupt that is owed, so it is raised at once. */
+static bool queue_serve(void *arg, unsigned vcpu)
+{
+    struct vbd_queue *q = arg;
+    uint64_t began_bytes = q->ring.counters.bytes;
+    unsigned turns = 0;
+
+    count(&q->calls);
+    if (needs_thread(q))
+        return false;       /* it has been rung for already */
+    do {
+        queue_take(q, SERVE_REQUESTS);
+        if (vbd_ring_publish(&q->ring))
+            sent(q, xen_hostport_send_from(q->params.port, false, vcpu));
+        if (needs_thread(q))
+            return false;
+        if (!vbd_ring_arm(&q->ring))
+            return !q->deep || q->looking;
+    } while (++turns < SERVE_TURNS_MAX && q->ring.counters.bytes - began_bytes < SERVE_BYTES_MAX);
+    return false;
+}
+
 /* Unless there is work after all. */
 static void queue_sleep(struct vbd_queue *q)
 {
     struct xen_hostport *port = q->params.port;
-    int64_t limit_ns = -1;
-    bool kicked;
-    uint64_t n;
+    const bool look = q->deep && q->crowded;
 
-    if (q->deep && q->crowded) {
-        q->deep--;
-        q->crowded--;
-        limit_ns = LOOK_NS;
-    } else {
+    q->deep -= q->deep > 0;
+    q->crowded -= q->crowded > 0;
+    if (!look)
         xen_hostport_asleep(port);
-    }
     if (vbd_ring_arm(&q->ring))
         return;
     owed_pay(q);
     count(&q->sleeps);
-    kicked = blk_queue_wait(q->blk, limit_ns);
+    q->looking = look;
+    if (port->call && q->prompt && (!q->deep || look) && !blk_queue_nr_inflight(q->blk))
+        lent_wait(q, look);
+    else if (blk_queue_wait(q->blk, look ? LOOK_NS : -1))
+        kick_taken(q);
     xen_hostport_woken(port);
-    if (kicked && read(port->kick_fd, &n, sizeof(n)) == sizeof(n)) {
-        count(&q->kicks);
-        queue_follow(q);
-    }
 }
 
 static void *queue_main(void *arg)
 {
     struct vbd_queue *q = arg;
 
+    if (q->params.port->call) {
+        q->params.port->call->serve = queue_serve;
+        q->params.port->call->arg = q;
+    }
     q->start_rc = queue_open(q, q->start_err);
     if (q->start_rc) {
         sem_post(&q->started);
@@ -385,6 +472,7 @@ void vbd_queue_counters(const struct vbd_queue *q, struct vbd_queue_counters *ou
     out->interrupts = load_relaxed(&q->interrupts);
     out->kicks = load_relaxed(&q->kicks);
     out->sleeps = load_relaxed(&q->sleeps);
+    out->calls = load_relaxed(&q->calls);
     out->polls_hit = load_relaxed(&q->polls_hit);
     out->polls_missed = load_relaxed(&q->polls_missed);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One queue of a Xen virtual block device: a thread that owns one ring, one queue
  * of the engine and one event channel, and shares nothing it writes with the
- * other queues. */
+ * other queues.  While it sleeps it may lend all three to the vCPU that rings. */
 #ifndef XENOLITH_DEV_XEN_VBD_QUEUE_H
 #define XENOLITH_DEV_XEN_VBD_QUEUE_H
 
@@ -29,6 +29,7 @@ struct vbd_queue_counters {
     uint64_t interrupts;        /* notifies that took a system call */
     uint64_t kicks;             /* times the guest's notification ended a sleep */
     uint64_t sleeps;
+    uint64_t calls;             /* times a vCPU's thread served in its place */
     uint64_t polls_hit;         /* polling that met work before its window ended */
     uint64_t polls_missed;
 };

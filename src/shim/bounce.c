@@ -130,8 +130,8 @@ void shim_deliver(struct shim_vcpu *v, struct shim_regs *r)
             shim_bounce_callback(v, r, SHIM_CALLBACK_NMI);
         }
     }
+    doorbell_attend(v);     /* may be answered at once */
     event_attend(v);
-    doorbell_attend(v);
     if (evtchn_upcall_due(&shim_domain.evtchn, v->id) &&
         v->callback[SHIM_CALLBACK_EVENT].address) {
         v->status->traps[SHIM_TRAP_UPCALL]++;

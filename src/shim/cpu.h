@@ -71,6 +71,14 @@ static inline void io_out32(uint16_t port, uint32_t value)
     __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
+static inline uint32_t io_in32(uint16_t port)
+{
+    uint32_t value;
+
+    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+
 #define CPU_CR_ACCESSORS(n) \
     static inline uint64_t read_cr##n(void) \
     { \

@@ -11,10 +11,14 @@
 
 static void ring(struct shim_vcpu *v, uint32_t port, uint32_t link)
 {
-    uint32_t *caller = &shim_domain.links[link].caller;
+    struct xen_hostlink *l = &shim_domain.links[link];
 
-    if (load_relaxed(caller) != v->id)      /* the host reads this line at every event */
-        store_relaxed(caller, v->id);
+    if (load_relaxed(&l->call) && io_in32((uint16_t)(XEN_CALL_IO_PORT + link)) == XEN_CALL_SERVED) {
+        v->status->traps[SHIM_TRAP_CALL]++;
+        return;
+    }
+    if (load_relaxed(&l->caller) != v->id)      /* the host reads this line at every event */
+        store_relaxed(&l->caller, v->id);
     v->status->traps[SHIM_TRAP_DOORBELL]++;
     io_out32(XEN_DOORBELL_IO_PORT, port);
 }

@@ -10,8 +10,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 struct slot {
     bool used;          /* a device has it, or it waits */
@@ -29,18 +29,24 @@ struct pv_links {
     const uint32_t *const *cpus;
     pthread_mutex_t lock;
     struct slot slot[XEN_HOSTLINK_MAX];
+    struct xen_hostcall call[XEN_HOSTLINK_MAX];     /* OWNED while no device lends it */
 };
 
 int pv_links_create(struct kvm_vm *vm, unsigned nr_vcpus, const uint32_t *const *cpus,
                     const struct pv_links_shared *shared, struct pv_links **out, struct err *e)
 {
     struct kvm_irq_route route[SHIM_VCPUS_MAX];
-    struct pv_links *l = calloc(1, sizeof(*l));
+    /* mmap: zeroed, and links that are never used take no memory */
+    struct pv_links *l = mmap(NULL, sizeof(*l), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int rc;
 
-    if (!l)
+    if (l == MAP_FAILED)
         return err_set(e, ENOMEM, "out of memory");
-    *l = (struct pv_links){ .vm = vm, .nr_vcpus = nr_vcpus, .cpus = cpus, .shared = *shared };
+    l->vm = vm;
+    l->nr_vcpus = nr_vcpus;
+    l->cpus = cpus;
+    l->shared = *shared;
     pthread_mutex_init(&l->lock, NULL);
     for (unsigned i = 0; i < nr_vcpus; i++)
         route[i] = (struct kvm_irq_route){ .gsi = i, .apic_id = i, .vector = SHIM_VECTOR_LINK };
@@ -82,7 +88,7 @@ void pv_links_free(struct pv_links *l)
         slot_release(l, s);
     }
     pthread_mutex_destroy(&l->lock);
-    free(l);
+    munmap(l, sizeof(*l));
 }
 
 /* What the shim is told of the host as link index comes into use. */
@@ -126,13 +132,15 @@ static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
     }
     s->doorbell = true;
     *p = (struct xen_hostport){ .kick_fd = s->kick_fd, .irq_fd = s->irq_fd,
-                                .link = &l->shared.links[index], .index = index,
+                                .link = &l->shared.links[index], .call = &l->call[index],
+                                .index = index,
                                 .wakers = l->shared.wakers, .nr_wakers = l->nr_vcpus,
                                 .cpus = l->cpus,
                                 .links = l->shared.links, .load = &l->shared.requests->load };
     load_tell(l, index);
     store_relaxed(&l->shared.links[index].pending, 0);
     store_relaxed(&l->shared.links[index].awake, 0);
+    store_relaxed(&l->shared.links[index].call, 0);
     store_relaxed(&l->shared.links[index].port, guest_port);
     return 0;
 }
@@ -229,4 +237,10 @@ void pv_links_changed(struct pv_links *l, uint32_t index)
         kvm_irqfd_add(l->vm, s->irq_fd, s->gsi);
     }
     pthread_mutex_unlock(&l->lock);
+}
+
+uint32_t pv_links_call(struct pv_links *l, uint32_t index, unsigned vcpu)
+{
+    return index < XEN_HOSTLINK_MAX && xen_hostcall_ring(&l->call[index], vcpu) ? XEN_CALL_SERVED
+                                                                                : 0;
 }

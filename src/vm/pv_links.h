@@ -37,4 +37,7 @@ int pv_links_fixed(struct pv_links *l, unsigned index, uint32_t guest_port,
 /* The shim changed state or vCPU of link index (SHIM_IO_LINK).  vCPU threads. */
 void pv_links_changed(struct pv_links *l, uint32_t index);
 
+/* vCPU vcpu calls whoever has link index (XEN_CALL_IO_PORT): what to answer.  Its thread. */
+uint32_t pv_links_call(struct pv_links *l, uint32_t index, unsigned vcpu);
+
 #endif

@@ -277,6 +277,10 @@ static enum kvm_next io_out(void *arg, struct kvm_vcpu *v, uint16_t port, unsign
 
 static uint32_t io_in(void *arg, struct kvm_vcpu *v, uint16_t port, unsigned size_bytes)
 {
+    struct pv_machine *m = arg;
+
+    if (port >= XEN_CALL_IO_PORT && port - XEN_CALL_IO_PORT < XEN_HOSTLINK_MAX)
+        return pv_links_call(m->links, port - XEN_CALL_IO_PORT, kvm_vcpu_id(v));
     return ~0u;
 }
 

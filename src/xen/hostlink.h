@@ -22,6 +22,10 @@
  * stores awake = 0, then looks once more, with a full barrier between, before it sleeps
  * without end; the shim has one between the guest's request and its look at `awake`.
  *
+ * Where `call` is set, the thread of the device sleeps and the vCPU's own thread is likely
+ * to serve what it rings for sooner than that one would wake (xen/hostcall.h).  The shim
+ * then reads XEN_CALL_IO_PORT first, and rings if it was not served.
+ *
  * Life: the host fills `port`, stores `request`, raises the interrupt; the shim
  * judges the port, stores `state`.  Only the host writes the first line (but
  * for the shim's clearing of `pending`), only the shim the second. */
@@ -32,6 +36,8 @@
 
 #define XEN_HOSTLINK_MAX     1024
 #define XEN_DOORBELL_IO_PORT 0x0520     /* 32-bit out: guest event channel port */
+#define XEN_CALL_IO_PORT     0x1000     /* + link: 32-bit in, XEN_CALL_SERVED or not */
+#define XEN_CALL_SERVED      1
 
 enum xen_hostlink_request { XEN_HOSTLINK_NONE, XEN_HOSTLINK_BIND, XEN_HOSTLINK_UNBIND };
 enum xen_hostlink_state {
@@ -47,6 +53,7 @@ struct xen_hostlink {
     uint32_t port;          /* the guest's port */
     uint32_t awake;         /* a doorbell may wait: the host looks by itself before long */
     uint32_t turns;         /* times the host began to look after it had slept */
+    uint32_t call;          /* a doorbell is better a call */
     cacheline_aligned uint32_t state;   /* enum xen_hostlink_state */
     uint32_t vcpu;          /* where the guest wants it */
     uint32_t caller;        /* the vCPU that rang last */

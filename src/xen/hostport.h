@@ -10,6 +10,7 @@
 
 #include "base/atomic.h"
 #include "base/err.h"
+#include "xen/hostcall.h"
 #include "xen/hostlink.h"
 #include "xen/hostload.h"
 
@@ -17,6 +18,7 @@ struct xen_hostport {
     int kick_fd;                    /* eventfd, non-blocking: the guest sent */
     int irq_fd;                     /* eventfd: raises the link's interrupt */
     struct xen_hostlink *link;      /* shared with the shim */
+    struct xen_hostcall *call;      /* how vCPUs may serve it; none: NULL */
     struct xen_hostwaker *wakers;   /* of nr_wakers vCPUs, shared; none: NULL, 0 */
     unsigned nr_wakers;
     unsigned index;                 /* the owner's */
@@ -49,11 +51,10 @@ static inline enum xen_hostport_sent xen_hostport_raise(struct xen_hostport *p)
                                                               : XEN_HOSTPORT_SEEN;
 }
 
-/* Sends to the guest.  One thread at a time per port; takes no lock; a system call
- * only when the guest has taken the previous event and nothing else makes it look.
- * may_owe: the caller can see to XEN_HOSTPORT_OWED, which is returned for a vCPU that
- * runs. */
-static inline enum xen_hostport_sent xen_hostport_send(struct xen_hostport *p, bool may_owe)
+/* As xen_hostport_send(), from the thread of vCPU `self`, which passes the shim before
+ * long: it needs no interrupt. */
+static inline enum xen_hostport_sent xen_hostport_send_from(struct xen_hostport *p, bool may_owe,
+                                                            uint32_t self)
 {
     struct xen_hostwaker *w;
     uint32_t vcpu;
@@ -70,14 +71,23 @@ static inline enum xen_hostport_sent xen_hostport_send(struct xen_hostport *p, b
     case XEN_HOSTWAKER_POLLING:
         return XEN_HOSTPORT_SEEN;
     case XEN_HOSTWAKER_RUNNING:
-        if (!may_owe)
+        if (!may_owe && vcpu != self)
             break;
         store_release(&w->attention, 1);    /* pairs with event_attend() of the shim */
-        return XEN_HOSTPORT_OWED;
+        return vcpu == self ? XEN_HOSTPORT_SEEN : XEN_HOSTPORT_OWED;
     default:
         break;
     }
     return xen_hostport_raise(p);
+}
+
+/* Sends to the guest.  One thread at a time per port; takes no lock; a system call
+ * only when the guest has taken the previous event and nothing else makes it look.
+ * may_owe: the caller can see to XEN_HOSTPORT_OWED, which is returned for a vCPU that
+ * runs. */
+static inline enum xen_hostport_sent xen_hostport_send(struct xen_hostport *p, bool may_owe)
+{
+    return xen_hostport_send_from(p, may_owe, UINT32_MAX);
 }
 
 /* The same at once. */

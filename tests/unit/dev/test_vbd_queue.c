@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Whole queue threads against frontends that behave as a guest's driver does:
  * sleeping on interrupts, kicking only when asked to. */
-#include <pthread.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <sys/vfs.h>
 
 #include "dev/xen_vbd_queue.h"
 #include "vbd_front.h"
@@ -59,8 +61,9 @@ static void close_disk(struct fixture *f)
     unlink(f->path);
 }
 
-static void lane_open(struct fixture *f, unsigned i, unsigned nr_pages, bool persistent,
-                      uint64_t poll_max_ns)
+/* calls: this frontend's vCPUs may serve the queue themselves. */
+static void lane_open_as(struct fixture *f, unsigned i, unsigned nr_pages, bool persistent,
+                         uint64_t poll_max_ns, bool calls)
 {
     struct lane *l = &f->lane[i];
     struct err e = { 0 };
@@ -72,6 +75,7 @@ static void lane_open(struct fixture *f, unsigned i, unsigned nr_pages, bool per
     l->first_page = 256 + i * 512;
     l->model = calloc(1, REGION_BYTES);
     front_init(&l->front, &f->guest, 4 + i * 40, nr_pages, UINT32_MAX - 100);
+    l->front.port.call = calls ? &l->front.call : NULL;
     assert_int_equal(vbd_queue_start(&(struct vbd_queue_params){
         .disk = f->disk,
         .ring = {
@@ -83,6 +87,12 @@ static void lane_open(struct fixture *f, unsigned i, unsigned nr_pages, bool per
         .fault_fd = f->fault_fd,
         .name = "test-q",
     }, &l->queue, &e), 0);
+}
+
+static void lane_open(struct fixture *f, unsigned i, unsigned nr_pages, bool persistent,
+                      uint64_t poll_max_ns)
+{
+    lane_open_as(f, i, nr_pages, persistent, poll_max_ns, false);
 }
 
 static void lane_close(struct lane *l, struct vbd_queue_counters *last)
@@ -103,6 +113,8 @@ static void lane_show(struct lane *l)
         l->put_off++;
         return;
     }
+    if (load_relaxed(&l->front.link.call) && xen_hostcall_ring(&l->front.call, 1))
+        return;
     l->kicks++;
     front_kick(&l->front);
 }
@@ -367,6 +379,91 @@ static void where_there_is_room_the_thread_stays_away_from_the_caller(void **sta
     close_disk(&f);
 }
 
+/* Asks for one thing at a time, as a guest does that waits for each. */
+static void ask_one_by_one(struct lane *l, unsigned nr_requests)
+{
+    for (unsigned i = 0; i < nr_requests; i++) {
+        lane_put(l, 0, i % 2 ? BLKIF_OP_READ : BLKIF_OP_WRITE, 0, 1);
+        lane_show(l);
+        assert_int_equal(lane_wait(l).status, BLKIF_RSP_OKAY);
+        front_arm(&l->front);   /* says what it has seen, as drivers do */
+    }
+}
+
+static void what_memory_answers_is_served_by_the_vcpu_that_rings(void **state)
+{
+    struct vbd_queue_counters before, c;
+    struct fixture f;
+
+    open_disk(&f, "/dev/shm");
+    lane_open_as(&f, 0, 1, false, 0, true);
+    ask_one_by_one(&f.lane[0], 4);
+    wait_until_asleep(&f.lane[0], &before);
+    ask_one_by_one(&f.lane[0], 100);
+    vbd_queue_counters(f.lane[0].queue, &c);
+    assert_int_equal(c.calls - before.calls, 100);
+    assert_int_equal(c.sleeps, before.sleeps);      /* the thread did not wake */
+    assert_int_equal(c.ring.requests, 104);
+    lane_close(&f.lane[0], &c);
+    assert_int_equal(guest_grants_in_use(&f.guest), 0);
+    close_disk(&f);
+}
+
+/* What needs the driver's own way is the thread's. */
+static void a_flush_of_a_file_is_not_served_by_a_vcpu(void **state)
+{
+    struct vbd_queue_counters before, c;
+    struct fixture f;
+    struct statfs fs;
+
+    assert_int_equal(statfs("/tmp", &fs), 0);
+    if (fs.f_type == TMPFS_MAGIC) {
+        print_message("/tmp is memory here: a flush needs no thread\n");
+        skip();
+    }
+    open_disk(&f, "/tmp");
+    lane_open_as(&f, 0, 1, false, 0, true);
+    ask_one_by_one(&f.lane[0], 4);
+    wait_until_asleep(&f.lane[0], &before);
+    for (unsigned i = 0; i < 50; i++) {
+        lane_put(&f.lane[0], 0, BLKIF_OP_FLUSH_DISKCACHE, 0, 0);
+        lane_show(&f.lane[0]);
+        assert_int_equal(lane_wait(&f.lane[0]).status, BLKIF_RSP_OKAY);
+        front_arm(&f.lane[0].front);
+    }
+    vbd_queue_counters(f.lane[0].queue, &c);
+    assert_int_equal(c.blk.inline_requests, before.blk.inline_requests);
+    assert_true(c.calls - before.calls <= 1);   /* the first may have been tried */
+    lane_close(&f.lane[0], &c);
+    close_disk(&f);
+}
+
+/* Requests by the dozen, called for where the queue is lent and rung for where it is not,
+ * in a crowd and out of it: every answer comes, and the data is right. */
+static void queues_lent_and_taken_back_keep_data_intact(void **state)
+{
+    for (unsigned round = 0; round < 4; round++) {
+        struct vbd_queue_counters c;
+        struct fixture f;
+
+        open_disk(&f, round % 2 ? "/tmp" : "/dev/shm");
+        lane_open_as(&f, 0, 1, false, 0, true);
+        if (round > 1)
+            crowd_begin(&f.lane[0]);
+        f.lane[0].puts_off = false;
+        ask_one_by_one(&f.lane[0], 4);
+        wait_until_asleep(&f.lane[0], &c);
+        ask_one_by_one(&f.lane[0], 4);
+        assert_null(lane_main(&f.lane[0]));
+        lane_close(&f.lane[0], &c);
+        assert_int_equal(c.ring.requests, ROUNDS * DEPTH + 8);
+        assert_int_equal(c.ring.errors, 0);
+        assert_true(c.calls > 0 || round % 2);      /* a disk may answer nothing at once */
+        assert_int_equal(guest_grants_in_use(&f.guest), 0);
+        close_disk(&f);
+    }
+}
+
 static void frontend_that_fills_the_queue_kicks_seldom(void **state)
 {
     struct vbd_queue_counters c;
@@ -467,6 +564,9 @@ int main(void)
         cmocka_unit_test(idle_queue_in_a_crowd_asks_for_doorbells),
         cmocka_unit_test(in_a_crowd_the_thread_goes_where_the_caller_is),
         cmocka_unit_test(where_there_is_room_the_thread_stays_away_from_the_caller),
+        cmocka_unit_test(what_memory_answers_is_served_by_the_vcpu_that_rings),
+        cmocka_unit_test(a_flush_of_a_file_is_not_served_by_a_vcpu),
+        cmocka_unit_test(queues_lent_and_taken_back_keep_data_intact),
         cmocka_unit_test(frontend_that_fills_the_queue_kicks_seldom),
         cmocka_unit_test(idle_queue_stops_polling),
         cmocka_unit_test(stopping_answers_what_is_in_flight),

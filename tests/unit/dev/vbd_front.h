@@ -101,6 +101,7 @@ struct front {
     struct xen_hostlink link;
     struct xen_hostwaker waker;         /* halted, unless a test says otherwise */
     struct xen_hostload load;           /* not known, unless a test says otherwise */
+    struct xen_hostcall call;           /* used where a test lets vCPUs call */
     struct xen_hostport port;
 };
 

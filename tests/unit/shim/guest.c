@@ -50,6 +50,13 @@ void io_out32(uint16_t port, uint32_t value)
         fake_cpu.on_out(port, value);
 }
 
+uint32_t io_in32(uint16_t port)
+{
+    fake_cpu.nr_ins++;
+    fake_cpu.in_port = port;
+    return fake_cpu.in_value;
+}
+
 void wrmsr(uint32_t msr, uint64_t value)
 {
     assert_in_range(msr, MSR_FS_BASE, MSR_KERNEL_GS_BASE);

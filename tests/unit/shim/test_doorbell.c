@@ -97,6 +97,39 @@ static void more_than_can_wait_are_rung_at_once(void **state)
     assert_rang(1 + room, PORT + room - 1);
 }
 
+static void a_link_that_may_be_called_is_called_before_it_is_rung(void **state)
+{
+    begin(false);
+    link[LINK].call = 1;
+    fake_cpu.in_value = XEN_CALL_SERVED;
+    doorbell_send(VCPU, PORT, LINK);
+    assert_int_equal(fake_cpu.nr_ins, 1);
+    assert_int_equal(fake_cpu.in_port, XEN_CALL_IO_PORT + LINK);
+    assert_rang(0, 0);
+}
+
+static void a_call_that_nobody_serves_is_rung(void **state)
+{
+    begin(false);
+    link[LINK].call = 1;
+    fake_cpu.in_value = ~0u;
+    doorbell_send(VCPU, PORT, LINK);
+    assert_int_equal(fake_cpu.nr_ins, 1);
+    assert_rang(1, PORT);
+}
+
+static void one_that_was_put_off_is_called_too(void **state)
+{
+    begin(true);
+    link[LINK].call = 1;
+    fake_cpu.in_value = XEN_CALL_SERVED;
+    doorbell_send(VCPU, PORT, LINK);
+    assert_int_equal(fake_cpu.nr_ins, 0);
+    doorbell_flush(VCPU);
+    assert_int_equal(fake_cpu.nr_ins, 1);
+    assert_rang(0, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -106,6 +139,9 @@ int main(void)
         cmocka_unit_test(a_host_that_has_looked_since_is_not_rung),
         cmocka_unit_test(what_is_sent_after_that_look_is_rung),
         cmocka_unit_test(more_than_can_wait_are_rung_at_once),
+        cmocka_unit_test(a_link_that_may_be_called_is_called_before_it_is_rung),
+        cmocka_unit_test(a_call_that_nobody_serves_is_rung),
+        cmocka_unit_test(one_that_was_put_off_is_called_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

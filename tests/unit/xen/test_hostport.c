@@ -66,6 +66,24 @@ static void a_polling_vcpu_is_not_interrupted(void **state)
     assert_int_equal(interrupts(f), 0);
 }
 
+static void the_vcpu_whose_thread_sends_needs_none(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(xen_hostport_send_from(&f->port, false, VCPU), XEN_HOSTPORT_SEEN);
+    assert_int_equal(f->link.pending, 1);
+    assert_int_equal(f->waker[VCPU].attention, 1);
+    assert_int_equal(interrupts(f), 0);
+}
+
+static void the_thread_of_another_interrupts_one_that_runs(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(xen_hostport_send_from(&f->port, false, VCPU - 1), XEN_HOSTPORT_RAISED);
+    assert_int_equal(interrupts(f), 1);
+}
+
 static void a_running_vcpu_is_owed_one(void **state)
 {
     struct fixture *f = *state;
@@ -183,6 +201,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_halted_vcpu_is_interrupted_at_once),
         TEST(a_polling_vcpu_is_not_interrupted),
+        TEST(the_vcpu_whose_thread_sends_needs_none),
+        TEST(the_thread_of_another_interrupts_one_that_runs),
         TEST(a_running_vcpu_is_owed_one),
         TEST(who_cannot_owe_interrupts_a_running_vcpu),
         TEST(nothing_is_owed_once_the_guest_has_looked),

@@ -41,6 +41,10 @@ struct fake_cpu {
     struct { uint16_t port; uint32_t value; } out[FAKE_OUTS_MAX];
     /* called at each write to a port, which in the VM leaves it */
     void (*on_out)(uint16_t port, uint32_t value);
+    /* the reads of ports, the last port, and what each answers */
+    unsigned nr_ins;
+    uint16_t in_port;
+    uint32_t in_value;
     /* addresses that guest_copy_raw() finds missing, and may not write */
     uintptr_t missing, missing_end, readonly, readonly_end;
 };
@@ -48,6 +52,7 @@ extern struct fake_cpu fake_cpu;
 
 uint64_t guest_copy_raw(void *to, const void *from, uint64_t bytes);
 void io_out32(uint16_t port, uint32_t value);
+uint32_t io_in32(uint16_t port);
 void wrmsr(uint32_t msr, uint64_t value);
 uint64_t rdmsr(uint32_t msr);
 /* Those of CPUID faulting, which fake_cpu.platform_info may offer, and of steal time. */
