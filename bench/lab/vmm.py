@@ -71,13 +71,14 @@ class Qemu:
 class Xenolith:
     """Ours, with its defaults; the guest's process is a child of `run`."""
 
-    def __init__(self, build, scratch):
+    def __init__(self, build, scratch, elf=False):
         self.program = build / "src/cmd/xenolith"
+        self.kernel = "vmlinux" if elf else "vmlinuz"
         self.scratch = scratch
         self.run_dir = scratch / "run"
 
     def command(self, guest):
-        config = {"name": "bench", "kernel": str(guest.files / "vmlinuz"),
+        config = {"name": "bench", "kernel": str(guest.files / self.kernel),
                   "ramdisk": str(guest.initrd), "memory": guest.memory_mib,
                   "vcpus": guest.vcpus, "cmdline": f"console=hvc0 {guest.words}"}
         if guest.disk:
@@ -138,6 +139,8 @@ class Kvmtool:
 def find(name, build, scratch):
     if name == "xenolith":
         return Xenolith(build, scratch)
+    if name == "xenolith-elf":
+        return Xenolith(build, scratch, elf=True)
     if name == "kvmtool":
         return Kvmtool(os.environ["LKVM"])
     return {"qemu-pc": Qemu(), "qemu-pc-elf": Qemu(elf=True),
