@@ -58,6 +58,11 @@ def test_boots_with_8_vcpus(world):
     boots(world, 8, memory=512).finished()
 
 
+def test_boots_with_64_vcpus(world):
+    """As many as there can be."""
+    boots(world, 64, memory=1024).finished()
+
+
 def test_boots_with_128_mib(world):
     boots(world, 1, memory=128).finished()
 
