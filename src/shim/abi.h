@@ -20,6 +20,7 @@
 #define XENOLITH_SHIM_ABI_H
 
 #include "base/types.h"
+#include "xen/gnttab.h"
 #include "xen/hostlink.h"
 #include "xen/hostload.h"
 
@@ -38,11 +39,10 @@
 #define SHIM_OFF_VCPU_STATUS 0x06000        /* struct shim_vcpu_status, a page each */
 #define SHIM_OFF_WAKERS      0x46000        /* struct xen_hostwaker[SHIM_VCPUS_MAX] */
 #define SHIM_OFF_LINKS       0x50000        /* struct xen_hostlink[XEN_HOSTLINK_MAX] */
-#define SHIM_OFF_GRANTS      0x80000        /* SHIM_GRANT_FRAMES pages */
+#define SHIM_OFF_GRANTS      0x80000        /* GNTTAB_FRAMES_MAX pages of entries */
+#define SHIM_OFF_GRANT_USE   0xc0000        /* the status frames that go with them */
 #define SHIM_OFF_IMAGE       0x200000       /* the program, see SHIM_IMAGE_VA */
 #define SHIM_OFF_HEAP        0x1200000      /* pages the shim hands out itself */
-
-#define SHIM_GRANT_FRAMES    64
 
 /* Virtual addresses, in Xen's hole (L4 slots 256 to 271) of every page table. */
 #define SHIM_HOLE_SLOT_FIRST 256
@@ -106,6 +106,8 @@ struct shim_boot {
     uint64_t cr3, rip, rsp, rsi;
 
     uint32_t store_port, console_port;  /* connected to links 0 and 1 */
+    uint32_t store_mfn, console_mfn;    /* their rings, granted to domain 0 */
+    uint32_t grant_frames_max, grant_version_max;
     uint64_t xcr0;
 
     /* guest ns = ((tsc - tsc_start) << shift, or >> -shift) * mul >> 32 */
@@ -123,7 +125,7 @@ struct shim_boot {
 /* Written by the shim: counters a reader outside may find half a step old. */
 struct shim_status {
     uint64_t vcpus_up;          /* bit per vCPU */
-    uint32_t nr_grant_frames;   /* in use; the host judges it */
+    struct gnttab_state grants; /* the host judges it */
     uint64_t nr_pages;          /* that the guest holds */
 };
 
@@ -160,5 +162,8 @@ _Static_assert(SHIM_OFF_WAKERS + SHIM_VCPUS_MAX * sizeof(struct xen_hostwaker) <
                SHIM_OFF_LINKS, "layout");
 _Static_assert(SHIM_OFF_LINKS + XEN_HOSTLINK_MAX * sizeof(struct xen_hostlink) <= SHIM_OFF_GRANTS,
                "layout");
+_Static_assert(SHIM_OFF_GRANTS + GNTTAB_FRAMES_MAX * PAGE_SIZE <= SHIM_OFF_GRANT_USE, "layout");
+_Static_assert(SHIM_OFF_GRANT_USE + GNTTAB_STATUS_FRAMES(GNTTAB_FRAMES_MAX) * PAGE_SIZE <=
+               SHIM_OFF_IMAGE, "layout");
 
 #endif

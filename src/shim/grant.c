@@ -5,11 +5,27 @@
 #include "shim/shim.h"
 
 #define PTE_AVAIL_SHIFT 9               /* three bits for the guest's own use */
+#define GNTTABOP_CMD_MASK ((uint64_t)0xfff)     /* of cmd: above it, Xen's own continuation */
 #define GNTMAP_AVAIL(flags) ((flags) >> _GNTMAP_guest_avail0 & 7)
 
 static bool frame_ok(void *ctx, uint64_t mfn)
 {
     return mmu_frame_held(mfn);
+}
+
+static bool frame_writable(void *ctx, uint64_t mfn)
+{
+    return mmu_frame_writable(mfn);
+}
+
+static void copy(void *ctx, uint64_t to, uint64_t from, uint64_t bytes)
+{
+    __builtin_memcpy(shim_dm(to), shim_dm(from), bytes);
+}
+
+static bool frames_mapped(void *ctx, uint64_t first_mfn, uint64_t nr)
+{
+    return mmu_frames_mapped(shim_vcpu_current(), first_mfn, nr);
 }
 
 static uint64_t *entry_for(uint64_t host_addr, uint32_t flags)
@@ -54,14 +70,23 @@ static int16_t unmap(void *ctx, uint64_t host_addr, uint64_t new_addr, uint32_t 
 
 void grant_init(void)
 {
-    static const struct gnttab_mapper mapper = { .frame_ok = frame_ok, .map = map,
-                                                 .unmap = unmap };
-    uint64_t gpa_addr = SHIM_GPA + SHIM_OFF_GRANTS;
+    static const struct gnttab_mapper mapper = {
+        .frame_ok = frame_ok, .frame_writable = frame_writable, .copy = copy,
+        .frames_mapped = frames_mapped, .map = map, .unmap = unmap,
+    };
+    const uint64_t entries = SHIM_GPA + SHIM_OFF_GRANTS, use = SHIM_GPA + SHIM_OFF_GRANT_USE;
+    const struct shim_boot *b = shim_domain.boot;
+    const struct gnttab_params p = {
+        .table = { .frames = shim_dm(entries), .status = shim_dm(use),
+                   .state = &shim_domain.status->grants, .nr_frames_max = b->grant_frames_max },
+        .first_mfn = entries >> PAGE_SHIFT, .status_mfn = use >> PAGE_SHIFT,
+        .version_max = b->grant_version_max, .self = (domid_t)b->domid,
+    };
 
-    gnttab_init(&shim_domain.gnttab, shim_dm(gpa_addr), gpa_addr >> PAGE_SHIFT,
-                SHIM_GRANT_FRAMES, &shim_domain.status->nr_grant_frames,
-                (domid_t)shim_domain.boot->domid);
+    gnttab_init(&shim_domain.gnttab, &p);
     gnttab_mapper_set(&shim_domain.gnttab, &mapper, NULL);
+    gnttab_seed(&shim_domain.gnttab, GNTTAB_RESERVED_CONSOLE, 0, b->console_mfn);
+    gnttab_seed(&shim_domain.gnttab, GNTTAB_RESERVED_XENSTORE, 0, b->store_mfn);
 }
 
 /* setup_table's second result, the list of frames. */
@@ -69,6 +94,17 @@ static void frame_list_write(struct gnttab_setup_table *op)
 {
     for (uint32_t i = 0; op->status == GNTST_okay && i < op->nr_frames; i++) {
         uint64_t mfn = gnttab_frame_mfn(&shim_domain.gnttab, i);
+
+        if (guest_write((uint64_t)op->frame_list.p + i * sizeof(mfn), &mfn, sizeof(mfn)))
+            op->status = GNTST_bad_virt_addr;
+    }
+}
+
+/* And get_status_frames'. */
+static void status_list_write(struct gnttab_get_status_frames *op)
+{
+    for (uint32_t i = 0; op->status == GNTST_okay && i < op->nr_frames; i++) {
+        uint64_t mfn = gnttab_status_mfn(&shim_domain.gnttab, i);
 
         if (guest_write((uint64_t)op->frame_list.p + i * sizeof(mfn), &mfn, sizeof(mfn)))
             op->status = GNTST_bad_virt_addr;
@@ -85,31 +121,45 @@ static void flush_after(struct shim_vcpu *v, uint64_t cmd)
     tlb_flush_vcpus(v, ~(uint64_t)0);
 }
 
+/* One element, copied in and back. */
+static int64_t one(uint64_t cmd, const struct gnttab_op_shape *shape, uint64_t va)
+{
+    uint64_t arg[GNTTAB_OP_ARG_BYTES_MAX / sizeof(uint64_t)];
+    int64_t rc;
+
+    if (guest_read(arg, va, shape->arg_bytes))
+        return -XEN_EFAULT;
+    rc = gnttab_op_call(&shim_domain.gnttab, (unsigned)cmd, arg);
+    if (cmd == GNTTABOP_setup_table && !rc)
+        frame_list_write((struct gnttab_setup_table *)arg);
+    if (cmd == GNTTABOP_get_status_frames && !rc)
+        status_list_write((struct gnttab_get_status_frames *)arg);
+    if (shape->copy_back && guest_write(va, arg, shape->arg_bytes))
+        return -XEN_EFAULT;
+    return rc;
+}
+
 int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint64_t count)
 {
-    const struct gnttab_op_shape *shape = gnttab_op_shape((unsigned)min_of(cmd, (uint64_t)~0u));
-    uint64_t arg[GNTTAB_OP_ARG_BYTES_MAX / sizeof(uint64_t)];
+    const struct gnttab_op_shape *shape;
     int64_t rc = 0;
 
+    count = (uint32_t)count;
+    if (count > INT32_MAX)
+        return -XEN_EINVAL;
+    /* where Xen goes on in a cache_flush, which here never stops within an element */
+    if ((cmd & ~GNTTABOP_CMD_MASK) && (cmd & GNTTABOP_CMD_MASK) != GNTTABOP_cache_flush)
+        return -XEN_EINVAL;
+    cmd &= GNTTABOP_CMD_MASK;
+    shape = gnttab_op_shape((unsigned)cmd);
     if (!shape)
         return -XEN_ENOSYS;
     if (shape->count == GNTTAB_COUNT_UNUSED)
         count = 1;
-    count = (uint32_t)count;
-    if (count > INT32_MAX || (shape->count == GNTTAB_COUNT_ONE && count != 1))
+    if (shape->count == GNTTAB_COUNT_ONE && count != 1)
         return -XEN_EINVAL;
-    for (uint64_t i = 0; i < count && !rc; i++) {
-        uint64_t va = arg_va + i * shape->arg_bytes;
-
-        if (guest_read(arg, va, shape->arg_bytes))
-            rc = -XEN_EFAULT;
-        else
-            rc = gnttab_op_call(&shim_domain.gnttab, (unsigned)cmd, arg);
-        if (cmd == GNTTABOP_setup_table && !rc)
-            frame_list_write((struct gnttab_setup_table *)arg);
-        if (rc != -XEN_EFAULT && shape->copy_back && guest_write(va, arg, shape->arg_bytes))
-            rc = -XEN_EFAULT;
-    }
+    for (uint64_t i = 0; i < count && !rc; i++)
+        rc = one(cmd, shape, arg_va + i * shape->arg_bytes);
     flush_after(v, cmd);
     return rc;
 }

@@ -385,6 +385,41 @@ bool mmu_frame_used(const struct shim_vcpu *v, uint64_t mfn)
            gnttab_maps_writable(&shim_domain.gnttab, mfn);
 }
 
+bool mmu_frame_writable(uint64_t mfn)
+{
+    return mmu_frame_held(mfn) && !table_level(mfn);
+}
+
+/* nr_tables bounds the walk: a guest can make more paths to its tables than it has
+ * tables. */
+static bool table_maps(uint64_t mfn, unsigned level, uint64_t first_mfn, uint64_t nr,
+                       uint64_t *nr_tables)
+{
+    const uint64_t *table = shim_dm(mfn << PAGE_SHIFT);
+
+    if (!*nr_tables)
+        return false;
+    --*nr_tables;
+    for (unsigned i = 0; i < PTE_ENTRIES; i++) {
+        uint64_t pte = load_relaxed(&table[i]);
+
+        if (!(pte & PTE_PRESENT) || (level == 4 && hole_slot(i)))
+            continue;
+        if (level == 1 ? pte_frame(pte) - first_mfn < nr :
+            pte_is_link(pte, level) && !pte_is_linear(mfn, pte, level) &&
+            table_maps(pte_frame(pte), level - 1, first_mfn, nr, nr_tables))
+            return true;
+    }
+    return false;
+}
+
+bool mmu_frames_mapped(const struct shim_vcpu *v, uint64_t first_mfn, uint64_t nr)
+{
+    uint64_t nr_tables = shim_domain.boot->max_pages / 16;
+
+    return table_maps(v->kernel_cr3 >> PAGE_SHIFT, 4, first_mfn, nr, &nr_tables);
+}
+
 /* Sets USER on the way to va where it is missing; true when something changed. */
 static bool user_bit_restored(uint64_t cr3, uint64_t va)
 {

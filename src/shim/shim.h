@@ -245,6 +245,11 @@ bool mmu_frame_used(const struct shim_vcpu *v, uint64_t mfn);
 uint64_t *mmu_entry_at(const struct shim_vcpu *v, uint64_t addr, bool machine);
 /* Writes it, unless Xen would not. */
 bool mmu_entry_set(uint64_t *e, uint64_t pte);
+/* The frame is RAM of the guest's that Xen would let it write to by itself. */
+bool mmu_frame_writable(uint64_t mfn);
+/* An entry of the tables the kernel runs on leads to one of nr frames that are not RAM.
+ * Such tables as no kernel builds may hide it. */
+bool mmu_frames_mapped(const struct shim_vcpu *v, uint64_t first_mfn, uint64_t nr);
 
 /* mmuext.c */
 int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t done_va,

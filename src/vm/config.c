@@ -281,6 +281,18 @@ static int read_vcpus(struct reading *r)
     return 0;
 }
 
+static int read_grants(struct reading *r)
+{
+    int64_t frames = VM_GRANT_FRAMES_MAX, version = VM_GRANT_VERSION_MAX;
+    int rc = xlcfg_get_number(r->x, "max_grant_frames", 1, VM_GRANT_FRAMES_MAX, &frames, r->e);
+
+    if (!rc)
+        rc = xlcfg_get_number(r->x, "max_grant_version", 1, VM_GRANT_VERSION_MAX, &version, r->e);
+    r->c->max_grant_frames = (unsigned)frames;
+    r->c->max_grant_version = (unsigned)version;
+    return rc;
+}
+
 static int read_ring(struct reading *r)
 {
     const char *text;
@@ -352,8 +364,8 @@ static int read_disks(struct reading *r)
 static int read_all(struct reading *r)
 {
     static int (*const subjects[])(struct reading *) = {
-        read_type, read_name, read_uuid, read_kernel, read_memory, read_vcpus, read_ring,
-        read_actions, read_disks,
+        read_type, read_name, read_uuid, read_kernel, read_memory, read_vcpus, read_grants,
+        read_ring, read_actions, read_disks,
     };
 
     warn_of_keys(r->x);

@@ -240,8 +240,7 @@ static int create_console(struct vm_guest *g, struct err *e)
 static int create_disks(struct vm_guest *g, struct err *e)
 {
     const struct vm_config *c = g->p.config;
-    int rc = gnttab_host_init(&g->grants, &g->machine->mem, g->machine->memory.grants,
-                              &g->machine->memory.status->nr_grant_frames, SHIM_GRANT_FRAMES);
+    int rc = gnttab_host_init(&g->grants, &g->machine->mem, &g->machine->memory.grants);
 
     if (rc)
         return err_set(e, -rc, "out of memory");

@@ -227,6 +227,11 @@ static void fill_boot(struct pv_machine *m, const struct vm_config *c, unsigned 
     b->rsi = m->built.start_info_va;
     b->store_port = PV_STORE_PORT;
     b->console_port = PV_CONSOLE_PORT;
+    b->store_mfn = (uint32_t)m->built.store_mfn;
+    b->console_mfn = (uint32_t)m->built.console_mfn;
+    b->grant_frames_max = c->max_grant_frames;
+    b->grant_version_max = c->max_grant_version;
+    m->memory.grants.nr_frames_max = c->max_grant_frames;
 }
 
 /* The n bytes in the vCPU's text, copied before they are looked at; 0-terminated. */

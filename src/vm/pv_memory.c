@@ -206,9 +206,14 @@ int pv_memory_create(struct guest_mem *mem, uint64_t nr_pages, uint64_t max_page
             .links = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_LINKS),
                                    XEN_HOSTLINK_MAX * sizeof(struct xen_hostlink)),
         },
-        .grants = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_GRANTS),
-                                SHIM_GRANT_FRAMES * PAGE_SIZE),
+        .grants = {
+            .frames = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_GRANTS),
+                                    GNTTAB_FRAMES_MAX * PAGE_SIZE),
+            .status = guest_mem_ptr(mem, gpa(SHIM_GPA + SHIM_OFF_GRANT_USE),
+                                    GNTTAB_STATUS_FRAMES(GNTTAB_FRAMES_MAX) * PAGE_SIZE),
+        },
     };
+    out->grants.state = &out->status->grants;
     out->boot->version = SHIM_ABI_VERSION;
     out->boot->first_mfn = RAM_GPA >> PAGE_SHIFT;
     out->boot->nr_pages = nr_pages;

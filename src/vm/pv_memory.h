@@ -17,7 +17,7 @@ struct pv_memory {
     struct shim_boot *boot;
     struct shim_status *status;
     struct pv_links_shared shared;
-    void *grants;
+    struct gnttab_table grants; /* but for the limit, which is the guest's configuration's */
     uint64_t tail_gpa;          /* where the shim's page tables begin */
     uint64_t entry;             /* of the shim */
 };

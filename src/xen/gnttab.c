@@ -6,23 +6,20 @@
 #include "base/atomic.h"
 #include "xen/gnttab.h"
 
-void gnttab_init(struct gnttab *t, struct grant_entry_v1 *entries, uint64_t first_mfn,
-                 uint32_t nr_frames_max, uint32_t *nr_frames, domid_t self)
+void gnttab_init(struct gnttab *t, const struct gnttab_params *p)
 {
-    *t = (struct gnttab){
-        .entries = entries, .first_mfn = first_mfn, .nr_frames_max = nr_frames_max,
-        .nr_frames = nr_frames, .self = self,
-    };
-    store_release(nr_frames, 1);
+    *t = (struct gnttab){ .p = *p };
+    store_relaxed(&p->table.state->version, 1);
+    store_release(&p->table.state->nr_frames, 1);
 }
 
 void gnttab_seed(struct gnttab *t, grant_ref_t ref, domid_t to, uint32_t frame)
 {
-    struct grant_entry_v1 *e = &t->entries[ref];
+    struct grant_entry_v1 *e = gnttab_v1(&t->p.table, ref);
 
     e->domid = to;
     e->frame = frame;
-    /* pairs with the load of the entry in gnttab_host_map() */
+    /* pairs with the load of the entry in gnttab_entry_hold() */
     store_release(&e->flags, GTF_permit_access);
 }
 
@@ -30,31 +27,26 @@ void gnttab_seed(struct gnttab *t, grant_ref_t ref, domid_t to, uint32_t frame)
  * another one's table. */
 static int16_t table_status(const struct gnttab *t, domid_t dom)
 {
-    if (dom == DOMID_SELF || dom == t->self)
+    if (dom == DOMID_SELF || dom == t->p.self)
         return GNTST_okay;
     return dom == 0 ? GNTST_permission_denied : GNTST_bad_domain;
 }
 
-/* The domain whose grants are used by copy and transfer.  A guest here is alone with
- * the host, which grants nothing, so no granter is ever found. */
-static int16_t granter_status(const struct gnttab *t, domid_t dom)
-{
-    return GNTST_bad_domain;
-}
-
 int gnttab_setup_table(struct gnttab *t, struct gnttab_setup_table *op)
 {
+    struct gnttab_state *state = t->p.table.state;
+
     op->status = table_status(t, op->dom);
     if (op->status != GNTST_okay)
         return 0;
-    if (op->nr_frames > t->nr_frames_max) {
+    if (op->nr_frames > t->p.table.nr_frames_max) {
         op->status = GNTST_general_error;
         return 0;
     }
     spin_lock(&t->lock);
-    /* pairs with the acquire in gnttab_host_map() */
-    if (op->nr_frames > *t->nr_frames)
-        store_release(t->nr_frames, op->nr_frames);
+    /* pairs with the acquire in gnttab_nr_refs() */
+    if (op->nr_frames > state->nr_frames)
+        store_release(&state->nr_frames, op->nr_frames);
     spin_unlock(&t->lock);
     return 0;
 }
@@ -63,8 +55,8 @@ int gnttab_query_size(struct gnttab *t, struct gnttab_query_size *op)
 {
     op->status = table_status(t, op->dom);
     if (op->status == GNTST_okay) {
-        op->nr_frames = load_acquire(t->nr_frames);
-        op->max_nr_frames = t->nr_frames_max;
+        op->nr_frames = load_relaxed(&t->p.table.state->nr_frames);
+        op->max_nr_frames = t->p.table.nr_frames_max;
     }
     return 0;
 }
@@ -73,7 +65,7 @@ int gnttab_get_version(struct gnttab *t, struct gnttab_get_version *op)
 {
     switch (table_status(t, op->dom)) {
     case GNTST_okay:
-        op->version = 1;
+        op->version = gnttab_version(&t->p.table);
         return 0;
     case GNTST_permission_denied:
         return -EPERM;
@@ -82,96 +74,111 @@ int gnttab_get_version(struct gnttab *t, struct gnttab_get_version *op)
     }
 }
 
-int gnttab_set_version(struct gnttab *t, struct gnttab_set_version *op)
-{
-    uint32_t wanted = op->version;
-
-    op->version = 1;
-    if (wanted == 2)
-        return -ENOSYS;
-    return wanted == 1 ? 0 : -EINVAL;
-}
-
 int gnttab_get_status_frames(struct gnttab *t, struct gnttab_get_status_frames *op)
 {
+    const struct gnttab_table *table = &t->p.table;
+    uint64_t nr = gnttab_version(table) == 2 ?
+                  GNTTAB_STATUS_FRAMES(load_relaxed(&table->state->nr_frames)) : 0;
+
     op->status = table_status(t, op->dom);
-    if (op->status == GNTST_okay && op->nr_frames)
+    if (op->status == GNTST_okay && op->nr_frames > nr)
         op->status = GNTST_general_error;
     return 0;
 }
 
 int gnttab_transfer(struct gnttab *t, struct gnttab_transfer *op)
 {
-    op->status = granter_status(t, op->domid);
+    if (t->mapper && !t->mapper->frame_ok(t->mapper_ctx, op->mfn))
+        op->status = GNTST_bad_page;
+    else if (op->domid == 0 || op->domid == t->p.self)
+        op->status = GNTST_general_error;
+    else
+        op->status = GNTST_bad_domain;
     return 0;
 }
 
-/* Frames can be named only in the own domain, references in any. */
-static int16_t copy_end_status(const struct gnttab *t, const struct gnttab_copy_ptr *end,
-                               bool by_ref)
-{
-    if (by_ref)
-        return granter_status(t, end->domid);
-    return end->domid == DOMID_SELF ? GNTST_okay : GNTST_permission_denied;
-}
-
-int gnttab_copy(struct gnttab *t, struct gnttab_copy *op)
-{
-    op->status = copy_end_status(t, &op->source, op->flags & GNTCOPY_source_gref);
-    if (op->status == GNTST_okay)
-        op->status = copy_end_status(t, &op->dest, op->flags & GNTCOPY_dest_gref);
-    /* frame to frame within the domain would be a grant to oneself */
-    if (op->status == GNTST_okay)
-        op->status = granter_status(t, DOMID_SELF);
-    return 0;
-}
-
-union entry {
-    struct grant_entry_v1 e;
-    uint64_t raw;
+/* What of an entry says who may do what with it: all of a version 1 entry, the header of
+ * the other. */
+union word {
+    struct grant_entry_header h;
+    uint32_t v2;
+    uint64_t v1;
 };
 
-/* Takes entry `ref` out of the table unless it is in use.  One try: an entry that
- * changes just now is in use as far as the guest can tell. */
-static bool entry_take(struct gnttab *t, grant_ref_t ref, union entry *out)
+/* Takes that word of entry `ref` out of the table unless the entry is in use.  One try:
+ * an entry that changes just now is in use as far as the guest can tell. */
+static bool entry_take(const struct gnttab_table *table, unsigned version, grant_ref_t ref,
+                       union word *out)
 {
-    uint64_t *raw = (uint64_t *)(void *)&t->entries[ref];
+    uint64_t *raw1 = (uint64_t *)(void *)gnttab_v1(table, ref);
+    uint32_t *raw2 = (uint32_t *)(void *)gnttab_v2(table, ref);
 
-    out->raw = load_acquire(raw);
-    return !(out->e.flags & (GTF_reading | GTF_writing)) &&
-           __atomic_compare_exchange_n(raw, &out->raw, 0, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_RELAXED);
+    if (version == 1) {
+        out->v1 = load_acquire(raw1);
+        return !(out->h.flags & GTF_IN_USE) &&
+               __atomic_compare_exchange_n(raw1, &out->v1, 0, false, __ATOMIC_SEQ_CST,
+                                           __ATOMIC_RELAXED);
+    }
+    /* pairs with the barrier between mark and second look in gnttab_entry_hold() */
+    out->v1 = 0;
+    out->v2 = __atomic_exchange_n(raw2, 0, __ATOMIC_SEQ_CST);
+    if (!(load_acquire(&table->status[ref]) & GTF_IN_USE))
+        return true;
+    store_release(raw2, out->v2);
+    return false;
 }
 
-static void entry_put(struct gnttab *t, grant_ref_t ref, const union entry *from)
+static void entry_put(const struct gnttab_table *table, unsigned version, grant_ref_t ref,
+                      const union word *from)
 {
-    store_release((uint64_t *)(void *)&t->entries[ref], from->raw);
+    if (version == 1)
+        store_release((uint64_t *)(void *)gnttab_v1(table, ref), from->v1);
+    else
+        store_release((uint32_t *)(void *)gnttab_v2(table, ref), from->v2);
+}
+
+/* What is beside the word; the in-use bits are clear. */
+static void bodies_swap(const struct gnttab_table *table, grant_ref_t a, grant_ref_t b)
+{
+    union grant_entry_v2 *ea = gnttab_v2(table, a), *eb = gnttab_v2(table, b);
+
+    for (unsigned i = 1; i < array_size(ea->__spacer); i++) {
+        uint32_t was = load_relaxed(&ea->__spacer[i]);
+
+        store_relaxed(&ea->__spacer[i], load_relaxed(&eb->__spacer[i]));
+        store_relaxed(&eb->__spacer[i], was);
+    }
+}
+
+static int16_t swap_locked(const struct gnttab_table *table, grant_ref_t ref_a, grant_ref_t ref_b)
+{
+    unsigned version = gnttab_version(table);
+    uint64_t nr_refs = gnttab_nr_refs(table, version);
+    union word a, b;
+
+    if (ref_a >= nr_refs || ref_b >= nr_refs)
+        return GNTST_bad_gntref;
+    if (ref_a == ref_b)
+        return GNTST_okay;
+    if (!entry_take(table, version, ref_a, &a))
+        return GNTST_eagain;
+    if (!entry_take(table, version, ref_b, &b)) {
+        entry_put(table, version, ref_a, &a);
+        return GNTST_eagain;
+    }
+    if (version == 2)
+        bodies_swap(table, ref_a, ref_b);
+    entry_put(table, version, ref_a, &b);
+    entry_put(table, version, ref_b, &a);
+    return GNTST_okay;
 }
 
 /* Between taking and putting, the host finds the entries invalid, as it would if
  * the guest had revoked them and granted anew. */
 int gnttab_swap_grant_ref(struct gnttab *t, struct gnttab_swap_grant_ref *op)
 {
-    uint64_t nr_refs = load_acquire(t->nr_frames) * GNTTAB_REFS_PER_FRAME;
-    union entry a, b;
-
-    op->status = GNTST_okay;
-    if (op->ref_a >= nr_refs || op->ref_b >= nr_refs) {
-        op->status = GNTST_bad_gntref;
-        return 0;
-    }
-    if (op->ref_a == op->ref_b)
-        return 0;
     spin_lock(&t->lock);
-    if (!entry_take(t, op->ref_a, &a)) {
-        op->status = GNTST_eagain;
-    } else if (!entry_take(t, op->ref_b, &b)) {
-        entry_put(t, op->ref_a, &a);
-        op->status = GNTST_eagain;
-    } else {
-        entry_put(t, op->ref_a, &b);
-        entry_put(t, op->ref_b, &a);
-    }
+    op->status = swap_locked(&t->p.table, op->ref_a, op->ref_b);
     spin_unlock(&t->lock);
     return 0;
 }
@@ -181,10 +188,17 @@ int gnttab_swap_grant_ref(struct gnttab *t, struct gnttab_swap_grant_ref *op)
 int gnttab_cache_flush(struct gnttab *t, struct gnttab_cache_flush *op)
 {
     if (op->offset >= PAGE_SIZE || op->length > PAGE_SIZE ||
-        op->offset + (uint64_t)op->length > PAGE_SIZE ||
-        op->op & ~(GNTTAB_CACHE_INVAL | GNTTAB_CACHE_CLEAN))
+        op->offset + (uint64_t)op->length > PAGE_SIZE)
         return -EINVAL;
-    if (op->length && op->op == GNTTAB_CACHE_INVAL)
+    if (!op->length || !op->op)
+        return 0;
+    if (op->op & GNTTAB_CACHE_SOURCE_GREF)
+        return -EOPNOTSUPP;
+    if (op->op & ~(GNTTAB_CACHE_INVAL | GNTTAB_CACHE_CLEAN))
+        return -EINVAL;
+    if (t->mapper && !t->mapper->frame_ok(t->mapper_ctx, op->a.dev_bus_addr >> PAGE_SHIFT))
+        return -EINVAL;
+    if (op->op == GNTTAB_CACHE_INVAL)
         return -EOPNOTSUPP;     /* as on all of x86 */
     return 0;
 }

@@ -2,11 +2,9 @@
 /* The grant table of one guest, as its hypercalls see it.  Freestanding; the host
  * takes grants without any call, through xen/gnttab_host.h.
  *
- * The table is version 1, as on a Xen host with gnttab=max-ver:1.  Its frames are
- * one contiguous array that the surroundings provide for the largest table
- * allowed; how many of them the guest has asked for is a word that the host can
- * see too.  The domain is unprivileged and no other domain grants it anything.  What
- * it grants itself it can map, by the surroundings' page tables (gnttab_map.c).
+ * The table is version 1 until the guest asks for 2 (gnttab_version.c).  The domain is
+ * unprivileged and no other domain grants it anything.  What it grants itself it can map,
+ * by the surroundings' page tables (gnttab_map.c), and copy (gnttab_copy.c).
  *
  * Specification: <xen/grant_table.h>, and Xen 4.17's answers. */
 #ifndef XENOLITH_XEN_GNTTAB_H
@@ -14,17 +12,26 @@
 
 #include "base/spinlock.h"
 #include "base/types.h"
+#include "xen/gnttab_entry.h"
 
 #include <xen/xen.h>
 #include <xen/grant_table.h>
 
-#define GNTTAB_REFS_PER_FRAME (PAGE_SIZE / sizeof(struct grant_entry_v1))
-
 #define GNTTAB_HANDLES_MAX 256
 
-/* The page tables that grants are mapped in.  flags are GNTMAP_*, results GNTST_*. */
+/* Xen's limits where its command line does not say otherwise. */
+#define GNTTAB_FRAMES_MAX  64
+#define GNTTAB_VERSION_MAX 2
+
+/* The memory and the page tables of the guest.  flags are GNTMAP_*, results GNTST_*. */
 struct gnttab_mapper {
     bool (*frame_ok)(void *ctx, uint64_t mfn);
+    /* Also to be written to: it is no page table. */
+    bool (*frame_writable)(void *ctx, uint64_t mfn);
+    /* Both frames are as asked for, the bytes within them; they may overlap. */
+    void (*copy)(void *ctx, uint64_t to, uint64_t from, uint64_t bytes);
+    /* Some entry of the page tables leads to one of the frames. */
+    bool (*frames_mapped)(void *ctx, uint64_t first_mfn, uint64_t nr);
     /* host_addr: an address, or with GNTMAP_contains_pte the machine address of an entry */
     int16_t (*map)(void *ctx, uint64_t host_addr, uint32_t flags, uint64_t mfn);
     /* The mapping must be as it was made.  new_addr 0: nothing takes its place; else the
@@ -39,22 +46,25 @@ struct gnttab_handle {
     uint64_t mfn;
 };
 
-struct gnttab {
-    struct grant_entry_v1 *entries;     /* nr_frames_max pages, zero-filled, shared */
-    uint64_t first_mfn;                 /* machine frame of the first page */
-    uint32_t nr_frames_max;
-    uint32_t *nr_frames;                /* in use; shared with the host, which reads it */
-    struct spinlock lock;               /* growing *nr_frames, handles */
+struct gnttab_params {
+    struct gnttab_table table;
+    uint64_t first_mfn;                 /* machine frame of the first page of entries */
+    uint64_t status_mfn;                /* and of the first status frame */
+    unsigned version_max;
     domid_t self;
-    const struct gnttab_mapper *mapper; /* NULL: own grants cannot be mapped */
+};
+
+struct gnttab {
+    struct gnttab_params p;
+    struct spinlock lock;               /* changing p.table.state; swaps, copies, handles */
+    const struct gnttab_mapper *mapper; /* NULL: own grants cannot be used */
     void *mapper_ctx;
     uint32_t nr_handles;                /* in use */
     struct gnttab_handle handle[GNTTAB_HANDLES_MAX];
 };
 
-/* Starts with one frame, as Xen does.  entries and nr_frames must outlive t. */
-void gnttab_init(struct gnttab *t, struct grant_entry_v1 *entries, uint64_t first_mfn,
-                 uint32_t nr_frames_max, uint32_t *nr_frames, domid_t self);
+/* Starts with one frame, in version 1, as Xen does.  What p points to must outlive t. */
+void gnttab_init(struct gnttab *t, const struct gnttab_params *p);
 
 /* Grants frame to domain `to` in a reserved entry (GNTTAB_RESERVED_CONSOLE,
  * GNTTAB_RESERVED_XENSTORE) before the guest runs, as toolstacks do. */
@@ -66,11 +76,30 @@ void gnttab_mapper_set(struct gnttab *t, const struct gnttab_mapper *mapper, voi
 /* A grant of frame mfn is mapped, and not read-only. */
 bool gnttab_maps_writable(struct gnttab *t, uint64_t mfn);
 
-/* Machine frame of the index-th page of the table, index < nr_frames_max. */
+/* Machine frame of the index-th page of the table, or of its status frames. */
 static inline uint64_t gnttab_frame_mfn(const struct gnttab *t, uint32_t index)
 {
-    return t->first_mfn + index;
+    return t->p.first_mfn + index;
 }
+
+static inline uint64_t gnttab_status_mfn(const struct gnttab *t, uint32_t index)
+{
+    return t->p.status_mfn + index;
+}
+
+/* Domain 0 has a table with one frame, as far as a guest can tell, and grants nothing:
+ * what comes of using its reference ref. */
+static inline int16_t gnttab_host_ref_status(grant_ref_t ref)
+{
+    return ref < GNTTAB_REFS_PER_FRAME_V1 ? GNTST_general_error : GNTST_bad_gntref;
+}
+
+/* Marks an own grant as in use, to be mapped or (copy) copied.  GNTST_bad_gntref: there is
+ * none; GNTST_general_error: it does not grant that.  t->lock is held. */
+int16_t gnttab_own_hold(const struct gnttab *t, grant_ref_t ref, bool write, bool copy,
+                        struct gnttab_grant *grant);
+/* And takes away what no mapping needs. */
+void gnttab_own_drop(const struct gnttab *t, grant_ref_t ref);
 
 /* HYPERVISOR_grant_table_op(cmd, args, count): op is the caller's copy of one
  * element; its status and results are filled.  0: go on with the next element;
@@ -83,9 +112,11 @@ int gnttab_setup_table(struct gnttab *t, struct gnttab_setup_table *op);
 int gnttab_query_size(struct gnttab *t, struct gnttab_query_size *op);
 /* -ESRCH, -EPERM: op->dom is not this domain. */
 int gnttab_get_version(struct gnttab *t, struct gnttab_get_version *op);
-/* op->version becomes the version in force.  -EINVAL: neither 1 nor 2; -ENOSYS: 2. */
+/* op->version becomes the version in force.  -EINVAL: neither 1 nor 2; -ENOSYS: more than
+ * this guest may have; -EBUSY: entries are in use, or version 2's status frames are mapped;
+ * -ERANGE: a reserved entry is none that version 1 has. */
 int gnttab_set_version(struct gnttab *t, struct gnttab_set_version *op);
-/* Version 2's: there are none. */
+/* Like setup_table: the frames are gnttab_status_mfn(t, 0...). */
 int gnttab_get_status_frames(struct gnttab *t, struct gnttab_get_status_frames *op);
 /* Exchanges two entries of the own table; GNTST_eagain while one is in use. */
 int gnttab_swap_grant_ref(struct gnttab *t, struct gnttab_swap_grant_ref *op);
@@ -95,7 +126,7 @@ int gnttab_cache_flush(struct gnttab *t, struct gnttab_cache_flush *op);
 int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op);
 int gnttab_unmap_grant_ref(struct gnttab *t, struct gnttab_unmap_grant_ref *op);
 int gnttab_unmap_and_replace(struct gnttab *t, struct gnttab_unmap_and_replace *op);
-/* Use of others' grants, of which there are none. */
+/* Nobody accepts a frame. */
 int gnttab_transfer(struct gnttab *t, struct gnttab_transfer *op);
 int gnttab_copy(struct gnttab *t, struct gnttab_copy *op);
 

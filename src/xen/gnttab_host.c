@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Mapping a grant is: copy the 8-byte entry in one load, judge the copy, and set
- * the in-use bits with one compare-and-exchange of the same 8 bytes, so that what
- * was judged is what was granted when the bits went in.  Unmapping takes the bits
- * away.
+/* Mapping a grant is judging its entry and setting the in-use bits (gnttab_entry.c);
+ * unmapping takes the bits away.
  *
  * The bits must be true: set for as long as anybody holds the page, or the guest
  * reuses a page that is still being written; and gone afterwards, or the guest can
@@ -16,57 +14,51 @@
  * wait.  Queues of a guest use references of their own, so they do not meet here,
  * and a guest that makes them meet slows its own requests.
  *
- * A guest that follows the ABI changes an entry under us at most by revoking it and
- * granting anew, each once; MAP_TRIES changes during one look-up are an entry that
- * is being played with.  Clearing cannot fail: it is a single atomic AND, whatever
- * the guest made of the entry meanwhile. */
+ * Clearing cannot fail: it is a single atomic AND, whatever the guest made of the
+ * entry meanwhile.  Where the bits are, the version in force says; it cannot change
+ * while a guest that follows the ABI has us hold anything. */
 #include <assert.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 
 #include "base/atomic.h"
-#include "xen/gnttab.h"
 #include "xen/gnttab_host.h"
 
-#define MAP_TRIES   5
 #define WAIT_SPINS  100
 
 #define COUNT_BUSY  ((uint64_t)1 << 63)
 #define COUNT_WRITE ((uint64_t)1 << 32)     /* one holder for writing: bits 32-62 */
 #define COUNT_READ  ((uint64_t)1)           /* one for reading: bits 0-31 */
 
+/* By reference, whatever the version: a frame of version 1 has the most. */
+#define COUNTS_REFS GNTTAB_REFS_PER_FRAME_V1
+
 struct gnttab_host_counts {
-    uint64_t holders[GNTTAB_REFS_PER_FRAME];
+    uint64_t holders[COUNTS_REFS];
 };
 
-union entry {
-    struct grant_entry_v1 e;
-    uint64_t raw;
-};
-
-int gnttab_host_init(struct gnttab_host *h, const struct guest_mem *mem, void *frames,
-                     const uint32_t *nr_frames, uint32_t nr_frames_max)
+int gnttab_host_init(struct gnttab_host *h, const struct guest_mem *mem,
+                     const struct gnttab_table *table)
 {
-    *h = (struct gnttab_host){
-        .mem = mem, .entries = frames, .nr_frames = nr_frames, .nr_frames_max = nr_frames_max,
-    };
-    h->counts = calloc(nr_frames_max, sizeof(*h->counts));
+    *h = (struct gnttab_host){ .mem = mem, .table = *table };
+    h->counts = calloc(table->nr_frames_max, sizeof(struct gnttab_host_counts *));
     return h->counts ? 0 : -ENOMEM;
 }
 
 void gnttab_host_free(struct gnttab_host *h)
 {
-    for (uint32_t i = 0; i < h->nr_frames_max; i++)
+    for (uint32_t i = 0; i < h->table.nr_frames_max; i++)
         free(h->counts[i]);
     free(h->counts);
     h->counts = NULL;
 }
 
-/* The counts of a frame of references, made on its first use; NULL: no memory. */
-static struct gnttab_host_counts *counts_get(struct gnttab_host *h, uint32_t frame)
+/* The counts of a reference and its neighbours, made on first use; NULL: no memory. */
+static struct gnttab_host_counts *counts_get(struct gnttab_host *h, uint32_t ref)
 {
-    struct gnttab_host_counts *c = load_acquire(&h->counts[frame]), *fresh;
+    struct gnttab_host_counts **at = &h->counts[ref / COUNTS_REFS];
+    struct gnttab_host_counts *c = load_acquire(at), *fresh;
 
     if (likely(c))
         return c;
@@ -74,7 +66,7 @@ static struct gnttab_host_counts *counts_get(struct gnttab_host *h, uint32_t fra
     if (!fresh)
         return NULL;
     /* pairs with the acquire above: zeroes first; of two threads one wins */
-    if (__atomic_compare_exchange_n(&h->counts[frame], &c, fresh, false, __ATOMIC_ACQ_REL,
+    if (__atomic_compare_exchange_n(at, &c, fresh, false, __ATOMIC_ACQ_REL,
                                     __ATOMIC_ACQUIRE))
         return fresh;
     free(fresh);
@@ -104,58 +96,47 @@ static void holders_leave(uint64_t *holders, uint64_t n)
     store_release(holders, n);
 }
 
-/* Judges a copy of an entry; the page on success. */
-static int entry_judge(const struct gnttab_host *h, const union entry *copy, bool write,
-                       void **page)
+/* The in-use bits that so many holders need. */
+static uint16_t holders_use(uint64_t n)
 {
-    if ((copy->e.flags & (GTF_type_mask | GTF_sub_page)) != GTF_permit_access)
-        return -EINVAL;
-    if (copy->e.domid != 0 || (write && copy->e.flags & GTF_readonly))
-        return -EPERM;
-    *page = guest_mem_ptr(h->mem, gpa((uint64_t)copy->e.frame << PAGE_SHIFT), PAGE_SIZE);
-    return *page ? 0 : -EFAULT;
+    if (n >= COUNT_WRITE)
+        return GTF_IN_USE;
+    return n ? GTF_reading : 0;
 }
 
-/* Sets the in-use bits in the entry as it was judged. */
-static int entry_hold(const struct gnttab_host *h, uint32_t ref, bool write, void **page)
+/* Sets the in-use bits of a reference that has n holders, and finds its page. */
+static int entry_hold(const struct gnttab_host *h, unsigned version, uint32_t ref, bool write,
+                      uint64_t n, void **page)
 {
-    uint64_t *raw = (uint64_t *)(void *)&h->entries[ref];
-    union entry copy = { .raw = load_acquire(raw) };
+    const struct gnttab_want want = { .by = 0, .write = write, .held = holders_use(n) };
+    struct gnttab_grant grant;
+    int rc = gnttab_entry_hold(&h->table, version, ref, &want, &grant);
 
-    for (unsigned try = 0; try < MAP_TRIES; try++) {
-        union entry held;
-        int ret = entry_judge(h, &copy, write, page);
-
-        if (ret)
-            return ret;
-        held = copy;
-        held.e.flags |= write ? GTF_reading | GTF_writing : GTF_reading;
-        /* Also when the bits are set already: the exchange proves that the entry
-         * still is what was judged, and orders the bits before any use of the page. */
-        if (__atomic_compare_exchange_n(raw, &copy.raw, held.raw, false, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_ACQUIRE))
-            return 0;
-    }
-    return -EAGAIN;
+    if (rc)
+        return rc;
+    *page = grant.frame >> (64 - PAGE_SHIFT) ? NULL :
+            guest_mem_ptr(h->mem, gpa(grant.frame << PAGE_SHIFT), PAGE_SIZE);
+    if (*page)
+        return 0;
+    gnttab_entry_drop(&h->table, version, ref, (uint16_t)(GTF_IN_USE & ~want.held));
+    return -EFAULT;
 }
 
 int gnttab_host_map(struct gnttab_host *h, uint32_t ref, bool write, void **page)
 {
-    /* pairs with the release in gnttab_setup_table() */
-    uint32_t nr_frames = min_of(load_acquire(h->nr_frames), h->nr_frames_max);
-    uint32_t frame = ref / GNTTAB_REFS_PER_FRAME;
+    unsigned version = gnttab_version(&h->table);
     struct gnttab_host_counts *c;
     uint64_t *holders, n;
     int ret;
 
-    if (frame >= nr_frames)
+    if (ref >= gnttab_nr_refs(&h->table, version))
         return -EINVAL;
-    c = counts_get(h, frame);
+    c = counts_get(h, ref);
     if (!c)
         return -ENOMEM;
-    holders = &c->holders[ref % GNTTAB_REFS_PER_FRAME];
+    holders = &c->holders[ref % COUNTS_REFS];
     n = holders_enter(holders);
-    ret = entry_hold(h, ref, write, page);
+    ret = entry_hold(h, version, ref, write, n, page);
     if (!ret)
         n += write ? COUNT_WRITE : COUNT_READ;
     holders_leave(holders, n);
@@ -164,20 +145,16 @@ int gnttab_host_map(struct gnttab_host *h, uint32_t ref, bool write, void **page
 
 void gnttab_host_unmap(struct gnttab_host *h, uint32_t ref, bool write)
 {
-    struct gnttab_host_counts *c = load_acquire(&h->counts[ref / GNTTAB_REFS_PER_FRAME]);
-    uint64_t *holders = &c->holders[ref % GNTTAB_REFS_PER_FRAME];
+    struct gnttab_host_counts *c = load_acquire(&h->counts[ref / COUNTS_REFS]);
+    uint64_t *holders = &c->holders[ref % COUNTS_REFS];
     uint64_t n = holders_enter(holders);
-    uint16_t gone = 0;
+    unsigned version = gnttab_version(&h->table);
 
     /* the caller maps what it unmaps */
     assert(write ? n >= COUNT_WRITE : (n & (COUNT_WRITE - 1)) != 0);
     n -= write ? COUNT_WRITE : COUNT_READ;
-    if (n < COUNT_WRITE)
-        gone |= GTF_writing;
-    if (!n)
-        gone |= GTF_reading;
-    /* a locked instruction: uses of the page come before the guest sees the bits go */
-    if (gone)
-        fetch_and(&h->entries[ref].flags, (uint16_t)~gone);
+    /* a version that a guest has changed all the same may not go that far */
+    if (ref < gnttab_nr_refs(&h->table, version))
+        gnttab_entry_drop(&h->table, version, ref, (uint16_t)(GTF_IN_USE & ~holders_use(n)));
     holders_leave(holders, n);
 }

@@ -1,33 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /* Grants of a guest to domain 0, as a backend in the host takes and returns
- * them: a checked look-up in a table that the host can see, no hypercall, no
- * copy.  The entry's in-use bits tell the guest the truth while a page is held.
- * Lock-free; any thread may map and unmap any reference.  Not for the shim. */
+ * them: a checked look-up in a table that the host can see, in the version that
+ * the guest has chosen, no hypercall, no copy.  The in-use bits tell the guest
+ * the truth while a page is held.  Lock-free; any thread may map and unmap any
+ * reference.  Not for the shim. */
 #ifndef XENOLITH_XEN_GNTTAB_HOST_H
 #define XENOLITH_XEN_GNTTAB_HOST_H
 
 #include "base/types.h"
 #include "mem/guest_mem.h"
-
-#include <xen/xen.h>
-#include <xen/grant_table.h>
+#include "xen/gnttab_entry.h"
 
 /* Holders of one page of references, allocated when the first of them is mapped. */
 struct gnttab_host_counts;
 
 struct gnttab_host {
     const struct guest_mem *mem;
-    struct grant_entry_v1 *entries;         /* shared with the guest */
-    const uint32_t *nr_frames;              /* in use; the shim raises it */
-    uint32_t nr_frames_max;
-    struct gnttab_host_counts **counts;     /* [nr_frames_max] */
+    struct gnttab_table table;              /* shared with the guest */
+    struct gnttab_host_counts **counts;     /* [table.nr_frames_max] */
 };
 
-/* frames are the nr_frames_max pages of a version 1 table (struct gnttab), in
- * guest memory; nr_frames the shared word that says how many are in use.  mem and
- * both pointers must outlive h.  0 or -ENOMEM. */
-int gnttab_host_init(struct gnttab_host *h, const struct guest_mem *mem, void *frames,
-                     const uint32_t *nr_frames, uint32_t nr_frames_max);
+/* table is the guest's (struct gnttab), in guest memory.  mem and what table points to must
+ * outlive h.  0 or -ENOMEM. */
+int gnttab_host_init(struct gnttab_host *h, const struct guest_mem *mem,
+                     const struct gnttab_table *table);
 /* Every reference has been unmapped. */
 void gnttab_host_free(struct gnttab_host *h);
 

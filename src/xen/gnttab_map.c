@@ -13,14 +13,6 @@ void gnttab_mapper_set(struct gnttab *t, const struct gnttab_mapper *mapper, voi
     t->mapper_ctx = ctx;
 }
 
-static const struct gnttab_handle *same_ref(const struct gnttab *t, grant_ref_t ref)
-{
-    for (unsigned i = 0; i < GNTTAB_HANDLES_MAX; i++)
-        if ((t->handle[i].flags & MAP_KINDS) && t->handle[i].ref == ref)
-            return &t->handle[i];
-    return NULL;
-}
-
 bool gnttab_maps_writable(struct gnttab *t, uint64_t mfn)
 {
     bool found = false;
@@ -35,84 +27,83 @@ bool gnttab_maps_writable(struct gnttab *t, uint64_t mfn)
     return found;
 }
 
-/* Marks entry ref as in use: GNTST_okay when it grants that to this domain. */
-static int16_t entry_use(struct gnttab *t, grant_ref_t ref, bool readonly, uint64_t *mfn)
+/* The in-use bits that mappings need, and the frame that they map; 0: there are none. */
+static uint16_t handles_use(const struct gnttab *t, grant_ref_t ref, uint64_t *mfn)
 {
-    uint64_t *raw = (uint64_t *)(void *)&t->entries[ref];
-    union { struct grant_entry_v1 e; uint64_t raw; } old = { .raw = load_acquire(raw) }, new;
+    uint16_t use = 0;
 
-    do {
-        if ((old.e.flags & GTF_type_mask) != GTF_permit_access || old.e.domid != t->self ||
-            ((old.e.flags & GTF_readonly) && !readonly))
-            return GNTST_general_error;
-        new = old;
-        new.e.flags |= readonly ? GTF_reading : GTF_reading | GTF_writing;
-    } while (!__atomic_compare_exchange_n(raw, &old.raw, new.raw, false, __ATOMIC_ACQ_REL,
-                                          __ATOMIC_ACQUIRE));
-    *mfn = new.e.frame;
+    for (unsigned i = 0; t->nr_handles && i < GNTTAB_HANDLES_MAX; i++)
+        if ((t->handle[i].flags & MAP_KINDS) && t->handle[i].ref == ref) {
+            use |= t->handle[i].flags & GNTMAP_readonly ? GTF_reading : GTF_IN_USE;
+            *mfn = t->handle[i].mfn;
+        }
+    return use;
+}
+
+/* An entry that is mapped stands for the frame it had when that began, and is not looked
+ * at again, but for whether it may be written to. */
+int16_t gnttab_own_hold(const struct gnttab *t, grant_ref_t ref, bool write, bool copy,
+                        struct gnttab_grant *grant)
+{
+    unsigned version = gnttab_version(&t->p.table);
+    uint64_t mfn = 0;
+    uint16_t use = handles_use(t, ref, &mfn);
+    const struct gnttab_want want = { .by = t->p.self, .write = write, .copy = copy,
+                                      .pinned = use, .held = use };
+
+    if (ref >= gnttab_nr_refs(&t->p.table, version))
+        return GNTST_bad_gntref;
+    if (!(use & (write ? GTF_writing : GTF_reading)) &&
+        gnttab_entry_hold(&t->p.table, version, ref, &want, grant))
+        return GNTST_general_error;
+    if (use)
+        *grant = (struct gnttab_grant){ .frame = mfn, .length = PAGE_SIZE };
     return GNTST_okay;
 }
 
-/* After a handle has gone: the entry shows what the others still do. */
-static void entry_unuse(struct gnttab *t, grant_ref_t ref)
+void gnttab_own_drop(const struct gnttab *t, grant_ref_t ref)
 {
-    uint16_t gone = GTF_reading | GTF_writing;
+    uint64_t mfn;
 
-    for (unsigned i = 0; i < GNTTAB_HANDLES_MAX; i++)
-        if ((t->handle[i].flags & MAP_KINDS) && t->handle[i].ref == ref)
-            gone &= (uint16_t)~(t->handle[i].flags & GNTMAP_readonly ? GTF_reading :
-                                GTF_reading | GTF_writing);
-    fetch_and(&t->entries[ref].flags, (uint16_t)~gone);
+    gnttab_entry_drop(&t->p.table, gnttab_version(&t->p.table), ref,
+                      (uint16_t)(GTF_IN_USE & ~handles_use(t, ref, &mfn)));
 }
 
 static int16_t map_locked(struct gnttab *t, struct gnttab_map_grant_ref *op)
 {
-    bool readonly = op->flags & GNTMAP_readonly;
-    const struct gnttab_handle *other;
+    struct gnttab_grant g;
     unsigned at = 0;
-    uint64_t mfn;
     int16_t status;
 
     while (at < GNTTAB_HANDLES_MAX && (t->handle[at].flags & MAP_KINDS))
         at++;
     if (at == GNTTAB_HANDLES_MAX)
         return GNTST_no_device_space;
-    /* one that is in use stands for the frame it had when that began */
-    other = same_ref(t, op->ref);
-    status = entry_use(t, op->ref, readonly, &mfn);
+    status = gnttab_own_hold(t, op->ref, !(op->flags & GNTMAP_readonly), false, &g);
     if (status != GNTST_okay)
         return status;
-    if (other)
-        mfn = other->mfn;
-    if (!t->mapper->frame_ok(t->mapper_ctx, mfn))
-        status = GNTST_general_error;
+    if (!t->mapper->frame_ok(t->mapper_ctx, g.frame))
+        status = GNTST_bad_page;
     else if (op->flags & GNTMAP_host_map)
-        status = t->mapper->map(t->mapper_ctx, op->host_addr, op->flags, mfn);
+        status = t->mapper->map(t->mapper_ctx, op->host_addr, op->flags, g.frame);
     if (status != GNTST_okay) {
-        entry_unuse(t, op->ref);
+        gnttab_own_drop(t, op->ref);
         return status;
     }
-    t->handle[at] = (struct gnttab_handle){ .ref = op->ref, .flags = op->flags, .mfn = mfn };
+    t->handle[at] = (struct gnttab_handle){ .ref = op->ref, .flags = op->flags, .mfn = g.frame };
     store_relaxed(&t->nr_handles, t->nr_handles + 1);
     op->handle = at;
-    op->dev_bus_addr = mfn << PAGE_SHIFT;
+    op->dev_bus_addr = g.frame << PAGE_SHIFT;
     return GNTST_okay;
 }
 
-/* Domain 0 has a table with one frame, as far as a guest can tell, and grants nothing. */
 static int16_t map_status(const struct gnttab *t, const struct gnttab_map_grant_ref *op)
 {
-    uint64_t nr_refs = GNTTAB_REFS_PER_FRAME;
-
     if (!(op->flags & MAP_KINDS))
         return GNTST_bad_gntref;
-    if (op->dom != 0 && (op->dom != t->self || !t->mapper))
-        return GNTST_bad_domain;
-    if (op->dom)
-        nr_refs *= load_acquire(t->nr_frames);
-    if (op->ref >= nr_refs)
-        return GNTST_bad_gntref;
-    return op->dom ? GNTST_okay : GNTST_general_error;
+    if (op->dom == 0)
+        return gnttab_host_ref_status(op->ref);
+    return op->dom == t->p.self && t->mapper ? GNTST_okay : GNTST_bad_domain;
 }
 
 int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op)
@@ -133,7 +124,7 @@ static void handle_drop(struct gnttab *t, struct gnttab_handle *h, uint32_t kind
     if (h->flags & MAP_KINDS)
         return;
     store_relaxed(&t->nr_handles, t->nr_handles - 1);
-    entry_unuse(t, h->ref);
+    gnttab_own_drop(t, h->ref);
 }
 
 static struct gnttab_handle *handle_of(struct gnttab *t, grant_handle_t handle)

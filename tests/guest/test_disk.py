@@ -78,6 +78,40 @@ def test_persistent_grants_when_asked_for(world):
     persistent_grants(world, ",persistent-grants", "enabled")
 
 
+def test_grant_table_of_version_2(world):
+    """The kernel takes it when told to, and data is whole with and without persistence."""
+    for flag, kind in (("", "transient"), (",persistent-grants", "persistent")):
+        image = world.image(kind, SIZE_MIB)
+        script = f"""
+disk xvda
+echo "@@ $(dmesg | grep -o 'Grant tables using version [0-9]')"
+dd if=/dev/urandom of=/tmp/noise bs=1M count={SIZE_MIB} 2>/dev/null
+dd if=/tmp/noise of=/dev/xvda bs=1M conv=fsync 2>/dev/null
+echo @@ wrote $(sha256sum </tmp/noise)
+echo 3 >/proc/sys/vm/drop_caches
+echo @@ read $(sha256sum </dev/xvda)
+"""
+        guest = Guest(world, script, name=kind, vcpus=2, memory=512,
+                      words="grant_table.version=2",
+                      disks=[f"{image},raw,xvda,w{flag}"]).create()
+        said = guest.expect(r"^@@ Grant tables using version (\d)").group(1)
+        need(said == "2", f"the kernel uses version {said}")
+        wrote = guest.expect(r"^@@ wrote (\w+)").group(1)
+        read = guest.expect(r"^@@ read (\w+)").group(1)
+        guest.finished()
+        need(wrote == read == sha256(image), f"the sums differ: {kind} grants")
+
+
+def test_grant_table_of_version_1_where_there_is_no_other(world):
+    image = world.image("disk", 8)
+    script = "disk xvda; echo \"@@ $(dmesg | grep -o 'Grant tables using version [0-9]')\""
+    guest = Guest(world, script, words="grant_table.version=2", max_grant_version=1,
+                  disks=[f"{image},raw,xvda,w"]).create()
+    said = guest.expect(r"^@@ Grant tables using version (\d)").group(1)
+    guest.finished()
+    need(said == "1", f"the kernel uses version {said}")
+
+
 def test_a_queue_for_each_vcpu(world):
     image = world.image("disk", 8)
     guest = Guest(world, "disk xvda; echo @@ queues $(ls /sys/block/xvda/mq | wc -l); read x",

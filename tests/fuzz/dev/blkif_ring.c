@@ -37,7 +37,8 @@ static uint32_t take(struct input *in, unsigned bytes)
 struct machine {
     struct guest_mem mem;
     struct gnttab_host grants;
-    uint32_t nr_frames;
+    struct gnttab_state grant_state;
+    struct grant_entry_v1 *entries;
     uint8_t *ram;
     struct blk_disk disk;
     bool later;                     /* keep requests until told */
@@ -112,12 +113,13 @@ static void machine_init(struct machine *m)
     guest_mem_init(&m->mem);
     require(!guest_mem_add(&m->mem, gpa(RAM_BASE), (NR_PAGES + 1) * PAGE_SIZE, "ram", false, &e));
     m->ram = guest_mem_ptr(&m->mem, gpa(RAM_BASE), NR_PAGES * PAGE_SIZE);
-    m->nr_frames = 1;
-    require(!gnttab_host_init(&m->grants, &m->mem, m->ram + NR_PAGES * PAGE_SIZE, &m->nr_frames,
-                              1));
+    m->grant_state = (struct gnttab_state){ .nr_frames = 1, .version = 1 };
+    m->entries = (void *)(m->ram + NR_PAGES * PAGE_SIZE);
+    require(!gnttab_host_init(&m->grants, &m->mem, &(struct gnttab_table){
+                .frames = m->entries, .state = &m->grant_state, .nr_frames_max = 1 }));
     /* to begin with, reference n grants page n */
     for (unsigned i = 0; i < NR_PAGES; i++)
-        m->grants.entries[i] = (struct grant_entry_v1){
+        m->entries[i] = (struct grant_entry_v1){
             .flags = GTF_permit_access, .frame = (uint32_t)(RAM_BASE >> PAGE_SHIFT) + i,
         };
     m->disk = (struct blk_disk){
@@ -166,11 +168,11 @@ static void command(struct machine *m, struct vbd_ring *r, struct blk_queue *q, 
         break;
     case 4:     /* a grant entry: revoked, someone else's, anywhere */
         at = take(in, 2) % NR_REFS;
-        m->grants.entries[at].flags = (uint16_t)((m->grants.entries[at].flags &
+        m->entries[at].flags = (uint16_t)((m->entries[at].flags &
                                                   (GTF_reading | GTF_writing)) |
                                                  (take(in, 2) & ~(GTF_reading | GTF_writing)));
-        m->grants.entries[at].domid = take(in, 1) & 1;
-        m->grants.entries[at].frame = (uint32_t)(RAM_BASE >> PAGE_SHIFT) + take(in, 1) % NR_PAGES;
+        m->entries[at].domid = take(in, 1) & 1;
+        m->entries[at].frame = (uint32_t)(RAM_BASE >> PAGE_SHIFT) + take(in, 1) % NR_PAGES;
         break;
     case 5:
         vbd_ring_take(r, 1 + take(in, 1) % 64);
@@ -233,7 +235,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(m.nr_submitted == m.nr_done);
     vbd_ring_free(r);
     for (unsigned i = 0; i < NR_REFS; i++)
-        require(!(m.grants.entries[i].flags & (GTF_reading | GTF_writing)));
+        require(!(m.entries[i].flags & (GTF_reading | GTF_writing)));
     blk_queue_close(q);
     gnttab_host_free(&m.grants);
     guest_mem_free(&m.mem);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "pv.h"
 
+#include <xen/grant_table.h>
+
 #include "base/atomic.h"
 
 #include <stdarg.h>
@@ -323,6 +325,19 @@ bool pv_word(const char *word)
     while (*word && *p == *word)
         p++, word++;
     return !*word;
+}
+
+domid_t pv_own_domid(void)
+{
+    struct gnttab_query_size q = { .dom = 1 };
+
+    while (q.dom < DOMID_FIRST_RESERVED) {
+        CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_query_size, &q, 1), 0);
+        if (q.status == GNTST_okay)
+            return q.dom;
+        q.dom++;
+    }
+    return 0;
 }
 
 int64_t pv_evtchn_send(uint32_t port)

@@ -61,6 +61,9 @@ static inline int64_t pv_hypercall(uint64_t nr, uint64_t a1, uint64_t a2, uint64
 
 extern uint8_t hypercall_page[];
 
+/* As the other domains know us. */
+domid_t pv_own_domid(void);
+
 /* EVTCHNOP_send, _unmask, _close: Xen's answer. */
 int64_t pv_evtchn_send(uint32_t port);
 int64_t pv_evtchn_unmask(uint32_t port);

@@ -29,7 +29,7 @@ struct vbd {
     struct ring ring[2];
 };
 
-static struct grant_entry_v1 *grants;
+static void *grants;            /* the table, version 2 with the word "v2" */
 static uint32_t next_ref = FIRST_REF;
 static uint8_t *data;
 static uint32_t data_ref;
@@ -155,8 +155,16 @@ static bool back_comes_to(const struct vbd *v, const char *key, const char *what
 
 static uint32_t grant(void *page)
 {
-    grants[next_ref].frame = (uint32_t)pv_mfn(page);
-    store_release(&grants[next_ref].flags, (uint16_t)GTF_permit_access);
+    struct grant_entry_v1 *v1 = (struct grant_entry_v1 *)grants + next_ref;
+    union grant_entry_v2 *v2 = (union grant_entry_v2 *)grants + next_ref;
+
+    if (pv_word("v2")) {
+        v2->full_page.frame = pv_mfn(page);
+        store_release(&v2->hdr.flags, (uint16_t)GTF_permit_access);
+    } else {
+        v1->frame = (uint32_t)pv_mfn(page);
+        store_release(&v1->flags, (uint16_t)GTF_permit_access);
+    }
     return next_ref++;
 }
 
@@ -164,7 +172,10 @@ static void grants_init(void)
 {
     uint64_t frame = 0;
     struct gnttab_setup_table s = { .dom = DOMID_SELF, .nr_frames = 1, .frame_list.p = &frame };
+    struct gnttab_set_version version = { .version = 2 };
 
+    if (pv_word("v2"))
+        CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_set_version, &version, 1), 0);
     grants = pv_page();
     CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_setup_table, &s, 1), 0);
     CHECK_EQ(PV_CALL(update_va_mapping, grants,

@@ -35,7 +35,7 @@ struct guest {
     struct guest_mem mem;
     struct gnttab_host grants;
     struct grant_entry_v1 *entries;
-    uint32_t nr_frames;
+    struct gnttab_state state;
 };
 
 static inline void guest_init(struct guest *g)
@@ -48,9 +48,10 @@ static inline void guest_init(struct guest *g)
                                    (GUEST_PAGES + GRANT_FRAMES) * PAGE_SIZE, "ram", false, &e), 0);
     g->entries = guest_mem_ptr(&g->mem, gpa(RAM_BASE + GUEST_PAGES * PAGE_SIZE),
                                GRANT_FRAMES * PAGE_SIZE);
-    g->nr_frames = GRANT_FRAMES;
-    assert_int_equal(gnttab_host_init(&g->grants, &g->mem, g->entries, &g->nr_frames,
-                                      GRANT_FRAMES), 0);
+    g->state = (struct gnttab_state){ .nr_frames = GRANT_FRAMES, .version = 1 };
+    assert_int_equal(gnttab_host_init(&g->grants, &g->mem, &(struct gnttab_table){
+                         .frames = g->entries, .state = &g->state, .nr_frames_max = GRANT_FRAMES,
+                     }), 0);
 }
 
 static inline void guest_free(struct guest *g)

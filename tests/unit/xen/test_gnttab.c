@@ -11,40 +11,11 @@
 
 #include <cmocka.h>
 
-#include "xen/gnttab.h"
-
-#define SELF       7
-#define FRAMES_MAX 4
-#define FIRST_MFN  0x1000
-
-struct table {
-    struct gnttab t;
-    uint32_t nr_frames;
-};
-
-static int setup(void **state)
-{
-    struct table *x = calloc(1, sizeof(*x));
-    void *frames = aligned_alloc(PAGE_SIZE, FRAMES_MAX * PAGE_SIZE);
-
-    memset(frames, 0, FRAMES_MAX * PAGE_SIZE);
-    gnttab_init(&x->t, frames, FIRST_MFN, FRAMES_MAX, &x->nr_frames, SELF);
-    *state = x;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct table *x = *state;
-
-    free(x->t.entries);
-    free(x);
-    return 0;
-}
+#include "gnttab_guest.h"
 
 static void table_starts_with_one_frame(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
     struct gnttab_query_size op = { .dom = DOMID_SELF };
 
     assert_int_equal(gnttab_query_size(&x->t, &op), 0);
@@ -60,14 +31,14 @@ static void setup_grows_to_the_limit_and_never_shrinks(void **state)
         { FRAMES_MAX + 1, GNTST_general_error, 3 }, { UINT32_MAX, GNTST_general_error, 3 },
         { FRAMES_MAX, GNTST_okay, FRAMES_MAX },
     };
-    struct table *x = *state;
+    struct guest *x = *state;
 
     for (size_t i = 0; i < array_size(rows); i++) {
         struct gnttab_setup_table op = { .dom = SELF, .nr_frames = rows[i].ask };
 
         assert_int_equal(gnttab_setup_table(&x->t, &op), 0);
         assert_int_equal(op.status, rows[i].status);
-        assert_int_equal(x->nr_frames, rows[i].then);
+        assert_int_equal(x->state.nr_frames, rows[i].then);
     }
     assert_int_equal(gnttab_frame_mfn(&x->t, 3), FIRST_MFN + 3);
 }
@@ -78,7 +49,7 @@ static void tables_of_others_are_refused(void **state)
         { 0, GNTST_permission_denied, -EPERM }, { 9, GNTST_bad_domain, -ESRCH },
         { DOMID_XEN, GNTST_bad_domain, -ESRCH },
     };
-    struct table *x = *state;
+    struct guest *x = *state;
 
     for (size_t i = 0; i < array_size(rows); i++) {
         struct gnttab_setup_table setup_op = { .dom = rows[i].dom, .nr_frames = 2 };
@@ -94,17 +65,18 @@ static void tables_of_others_are_refused(void **state)
         assert_int_equal(status_op.status, rows[i].status);
         assert_int_equal(gnttab_get_version(&x->t, &version_op), rows[i].version);
     }
-    assert_int_equal(x->nr_frames, 1);
+    assert_int_equal(x->state.nr_frames, 1);
 }
 
-static void only_version_1_is_in_force(void **state)
+static void no_version_but_those_allowed(void **state)
 {
     static const struct { uint32_t ask; int ret; } rows[] = {
         { 1, 0 }, { 2, -ENOSYS }, { 0, -EINVAL }, { 3, -EINVAL },
     };
-    struct table *x = *state;
+    struct guest *x = *state;
     struct gnttab_get_version get = { .dom = DOMID_SELF };
 
+    x->t.p.version_max = 1;
     for (size_t i = 0; i < array_size(rows); i++) {
         struct gnttab_set_version op = { .version = rows[i].ask };
 
@@ -117,7 +89,7 @@ static void only_version_1_is_in_force(void **state)
 
 static void version_1_has_no_status_frames(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
     struct gnttab_get_status_frames none = { .dom = DOMID_SELF };
     struct gnttab_get_status_frames one = { .dom = DOMID_SELF, .nr_frames = 1 };
 
@@ -129,12 +101,11 @@ static void version_1_has_no_status_frames(void **state)
 
 static void nobody_grants_anything_to_the_guest(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
     struct gnttab_map_grant_ref map = { .flags = GNTMAP_host_map, .dom = 9 };
     struct gnttab_map_grant_ref no_flags = { .dom = 9 };
     struct gnttab_unmap_grant_ref unmap = { .handle = 0 };
     struct gnttab_unmap_and_replace replace = { .handle = 0 };
-    struct gnttab_transfer transfer = { .domid = 9 };
 
     assert_int_equal(gnttab_map_grant_ref(&x->t, &map), 0);
     assert_int_equal(map.status, GNTST_bad_domain);
@@ -144,8 +115,23 @@ static void nobody_grants_anything_to_the_guest(void **state)
     assert_int_equal(unmap.status, GNTST_bad_handle);
     assert_int_equal(gnttab_unmap_and_replace(&x->t, &replace), 0);
     assert_int_equal(replace.status, GNTST_bad_handle);
-    assert_int_equal(gnttab_transfer(&x->t, &transfer), 0);
-    assert_int_equal(transfer.status, GNTST_bad_domain);
+}
+
+static void nobody_accepts_a_frame(void **state)
+{
+    static const struct { uint64_t mfn; domid_t to; int16_t status; } rows[] = {
+        { RAM_MFN, OTHER, GNTST_bad_domain }, { RAM_MFN, DOMID_SELF, GNTST_bad_domain },
+        { RAM_MFN, 0, GNTST_general_error }, { RAM_MFN, SELF, GNTST_general_error },
+        { FIRST_MFN, OTHER, GNTST_bad_page }, { RAM_MFN + RAM_PAGES, 0, GNTST_bad_page },
+    };
+    struct guest *x = *state;
+
+    for (size_t i = 0; i < array_size(rows); i++) {
+        struct gnttab_transfer op = { .mfn = rows[i].mfn, .domid = rows[i].to };
+
+        assert_int_equal(gnttab_transfer(&x->t, &op), 0);
+        assert_int_equal(op.status, rows[i].status);
+    }
 }
 
 static void copy_names_frames_only_in_the_own_domain(void **state)
@@ -156,9 +142,9 @@ static void copy_names_frames_only_in_the_own_domain(void **state)
         { DOMID_SELF, 9, 0, GNTST_permission_denied },
         { 9, DOMID_SELF, 0, GNTST_permission_denied },
         { SELF, DOMID_SELF, 0, GNTST_permission_denied },
-        { DOMID_SELF, DOMID_SELF, 0, GNTST_bad_domain },
+        { DOMID_SELF, DOMID_SELF, 0, GNTST_bad_page },
     };
-    struct table *x = *state;
+    struct guest *x = *state;
 
     for (size_t i = 0; i < array_size(rows); i++) {
         struct gnttab_copy op = {
@@ -172,8 +158,8 @@ static void copy_names_frames_only_in_the_own_domain(void **state)
 
 static void swap_exchanges_two_entries(void **state)
 {
-    struct table *x = *state;
-    struct grant_entry_v1 *e = x->t.entries;
+    struct guest *x = *state;
+    struct grant_entry_v1 *e = guest_v1(x, 0);
     struct gnttab_swap_grant_ref op = { .ref_a = 8, .ref_b = 511 };
 
     e[8] = (struct grant_entry_v1){ GTF_permit_access | GTF_readonly, 0, 0x111 };
@@ -189,8 +175,8 @@ static void swap_exchanges_two_entries(void **state)
 
 static void swap_leaves_entries_in_use_alone(void **state)
 {
-    struct table *x = *state;
-    struct grant_entry_v1 *e = x->t.entries;
+    struct guest *x = *state;
+    struct grant_entry_v1 *e = guest_v1(x, 0);
 
     e[8] = (struct grant_entry_v1){ GTF_permit_access, 0, 0x111 };
     e[9] = (struct grant_entry_v1){ GTF_permit_access | GTF_reading, 0, 0x222 };
@@ -207,7 +193,7 @@ static void swap_leaves_entries_in_use_alone(void **state)
 
 static void swap_refuses_refs_outside_the_frames_in_use(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
     struct gnttab_swap_grant_ref ops[] = {
         { .ref_a = 512, .ref_b = 8 }, { .ref_a = 8, .ref_b = 512 },
         { .ref_a = UINT32_MAX, .ref_b = UINT32_MAX },
@@ -228,32 +214,39 @@ static void cache_flush_judges_its_range(void **state)
         { 0, 0, GNTTAB_CACHE_INVAL, 0 }, { 0, 64, 0, 0 },
         { 4096, 0, GNTTAB_CACHE_CLEAN, -EINVAL }, { 1, 4096, GNTTAB_CACHE_CLEAN, -EINVAL },
         { 0, 4097, GNTTAB_CACHE_CLEAN, -EINVAL }, { 0, 64, 4, -EINVAL },
-        { 0, 64, GNTTAB_CACHE_CLEAN | GNTTAB_CACHE_SOURCE_GREF, -EINVAL },
+        { 0, 64, GNTTAB_CACHE_CLEAN | GNTTAB_CACHE_SOURCE_GREF, -EOPNOTSUPP },
+        { 0, 0, 4, 0 },
     };
-    struct table *x = *state;
+    struct guest *x = *state;
 
     for (size_t i = 0; i < array_size(rows); i++) {
         struct gnttab_cache_flush op = {
             .offset = rows[i].offset, .length = rows[i].length, .op = rows[i].op,
+            .a.dev_bus_addr = (uint64_t)RAM_MFN << PAGE_SHIFT,
         };
 
         assert_int_equal(gnttab_cache_flush(&x->t, &op), rows[i].ret);
+        op.a.dev_bus_addr = (uint64_t)FIRST_MFN << PAGE_SHIFT;  /* nobody's */
+        assert_int_equal(gnttab_cache_flush(&x->t, &op),
+                         rows[i].length && rows[i].op && rows[i].ret != -EOPNOTSUPP ? -EINVAL :
+                         rows[i].op == GNTTAB_CACHE_INVAL && rows[i].length ? -EINVAL :
+                         rows[i].ret);
     }
 }
 
 static void seeded_entry_grants_its_frame(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
 
     gnttab_seed(&x->t, GNTTAB_RESERVED_XENSTORE, 0, 0x4321);
-    assert_int_equal(x->t.entries[1].flags, GTF_permit_access);
-    assert_int_equal(x->t.entries[1].domid, 0);
-    assert_int_equal(x->t.entries[1].frame, 0x4321);
+    assert_int_equal(guest_v1(x, 1)[0].flags, GTF_permit_access);
+    assert_int_equal(guest_v1(x, 1)[0].domid, 0);
+    assert_int_equal(guest_v1(x, 1)[0].frame, 0x4321);
 }
 
 static void every_command_has_a_shape_and_an_answer(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
 
     for (unsigned cmd = 0; cmd <= GNTTABOP_cache_flush + 1; cmd++) {
         uint64_t arg[GNTTAB_OP_ARG_BYTES_MAX / 8];
@@ -270,7 +263,7 @@ static void every_command_has_a_shape_and_an_answer(void **state)
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, guest_setup, guest_teardown)
 
 int main(void)
 {
@@ -278,9 +271,10 @@ int main(void)
         TEST(table_starts_with_one_frame),
         TEST(setup_grows_to_the_limit_and_never_shrinks),
         TEST(tables_of_others_are_refused),
-        TEST(only_version_1_is_in_force),
+        TEST(no_version_but_those_allowed),
         TEST(version_1_has_no_status_frames),
         TEST(nobody_grants_anything_to_the_guest),
+        TEST(nobody_accepts_a_frame),
         TEST(copy_names_frames_only_in_the_own_domain),
         TEST(swap_exchanges_two_entries),
         TEST(swap_leaves_entries_in_use_alone),

@@ -12,7 +12,6 @@
 #include <cmocka.h>
 
 #include "base/atomic.h"
-#include "xen/gnttab.h"
 #include "xen/gnttab_host.h"
 
 #define BASE       (16 * MIB)
@@ -21,13 +20,12 @@
 
 struct world {
     struct guest_mem mem;
-    uint32_t nr_frames;
+    struct gnttab_state state;
     struct gnttab_host h;
-    struct grant_entry_v1 *entries;
 };
 
-/* The table lies in the last FRAMES_MAX pages of guest memory. */
-static int setup(void **state)
+/* The table lies in the last FRAMES_MAX pages of guest memory, the status frame before. */
+static int setup(void **state, unsigned version)
 {
     struct world *w = test_calloc(1, sizeof(*w));
     struct err e = { 0 };
@@ -35,11 +33,25 @@ static int setup(void **state)
     guest_mem_init(&w->mem);
     if (guest_mem_add(&w->mem, gpa(BASE), PAGES * PAGE_SIZE, "test", false, &e))
         return -1;
-    w->entries = guest_mem_ptr(&w->mem, gpa(BASE + (PAGES - FRAMES_MAX) * PAGE_SIZE),
-                               FRAMES_MAX * PAGE_SIZE);
-    w->nr_frames = 2;
+    w->state = (struct gnttab_state){ .nr_frames = 2, .version = version };
     *state = w;
-    return gnttab_host_init(&w->h, &w->mem, w->entries, &w->nr_frames, FRAMES_MAX);
+    return gnttab_host_init(&w->h, &w->mem, &(struct gnttab_table){
+        .frames = guest_mem_ptr(&w->mem, gpa(BASE + (PAGES - FRAMES_MAX) * PAGE_SIZE),
+                                FRAMES_MAX * PAGE_SIZE),
+        .status = guest_mem_ptr(&w->mem, gpa(BASE + (PAGES - FRAMES_MAX - 1) * PAGE_SIZE),
+                                PAGE_SIZE),
+        .state = &w->state, .nr_frames_max = FRAMES_MAX,
+    });
+}
+
+static int setup_v1(void **state)
+{
+    return setup(state, 1);
+}
+
+static int setup_v2(void **state)
+{
+    return setup(state, 2);
 }
 
 static int teardown(void **state)
@@ -52,29 +64,59 @@ static int teardown(void **state)
     return 0;
 }
 
+static unsigned version(const struct world *w)
+{
+    return gnttab_version(&w->h.table);
+}
+
+static uint32_t refs_per_frame(const struct world *w)
+{
+    return version(w) == 1 ? GNTTAB_REFS_PER_FRAME_V1 : GNTTAB_REFS_PER_FRAME_V2;
+}
+
+static void entry_write(struct world *w, uint32_t ref, uint16_t flags, domid_t to, uint64_t frame)
+{
+    union grant_entry_v2 *e = gnttab_v2(&w->h.table, ref);
+
+    if (version(w) == 1) {
+        *gnttab_v1(&w->h.table, ref) = (struct grant_entry_v1){ flags, to, (uint32_t)frame };
+        return;
+    }
+    e->full_page.frame = frame;
+    e->full_page.hdr = (struct grant_entry_header){ flags, to };
+}
+
 static void grant(struct world *w, uint32_t ref, uint16_t flags, domid_t to, unsigned page)
 {
-    w->entries[ref] = (struct grant_entry_v1){ flags, to, (BASE >> PAGE_SHIFT) + page };
+    entry_write(w, ref, flags, to, (BASE >> PAGE_SHIFT) + page);
+}
+
+/* Of the entry, without those that say it is in use. */
+static uint16_t flags_of(const struct world *w, uint32_t ref)
+{
+    return (version(w) == 1 ? gnttab_v1(&w->h.table, ref)->flags :
+            gnttab_v2(&w->h.table, ref)->hdr.flags) & (uint16_t)~GTF_IN_USE;
 }
 
 static uint16_t in_use(const struct world *w, uint32_t ref)
 {
-    return load_acquire(&w->entries[ref].flags) & (GTF_reading | GTF_writing);
+    return load_acquire(gnttab_in_use(&w->h.table, version(w), ref)) & GTF_IN_USE;
 }
 
 static void map_gives_the_granted_page(void **state)
 {
     struct world *w = *state;
+    uint32_t last = 2 * refs_per_frame(w) - 1;
     void *page;
 
     grant(w, 8, GTF_permit_access, 0, 3);
-    grant(w, 1023, GTF_permit_access | GTF_PWT, 0, 4);
+    grant(w, last, GTF_permit_access | GTF_PWT, 0, 4);
     assert_int_equal(gnttab_host_map(&w->h, 8, true, &page), 0);
     assert_ptr_equal(page, w->mem.region[0].host + 3 * PAGE_SIZE);
     gnttab_host_unmap(&w->h, 8, true);
-    assert_int_equal(gnttab_host_map(&w->h, 1023, false, &page), 0);
+    assert_int_equal(gnttab_host_map(&w->h, last, false, &page), 0);
     assert_ptr_equal(page, w->mem.region[0].host + 4 * PAGE_SIZE);
-    gnttab_host_unmap(&w->h, 1023, false);
+    gnttab_host_unmap(&w->h, last, false);
 }
 
 static void entries_that_do_not_grant_are_refused(void **state)
@@ -99,35 +141,41 @@ static void entries_that_do_not_grant_are_refused(void **state)
         assert_int_equal(gnttab_host_map(&w->h, 8, rows[i].write, &page), rows[i].ret);
         if (!rows[i].ret)
             gnttab_host_unmap(&w->h, 8, rows[i].write);
-        assert_int_equal(w->entries[8].flags, rows[i].flags);
+        assert_int_equal(flags_of(w, 8), rows[i].flags);
+        assert_int_equal(in_use(w, 8), 0);
     }
 }
 
 static void refs_outside_the_frames_in_use_are_refused(void **state)
 {
     struct world *w = *state;
+    uint32_t per_frame = refs_per_frame(w);
     void *page;
 
-    grant(w, 1024, GTF_permit_access, 0, 0);
-    assert_int_equal(gnttab_host_map(&w->h, 1024, false, &page), -EINVAL);
+    grant(w, 2 * per_frame, GTF_permit_access, 0, 0);
+    assert_int_equal(gnttab_host_map(&w->h, 2 * per_frame, false, &page), -EINVAL);
     assert_int_equal(gnttab_host_map(&w->h, UINT32_MAX, false, &page), -EINVAL);
-    w->nr_frames = 3;
-    assert_int_equal(gnttab_host_map(&w->h, 1024, false, &page), 0);
-    gnttab_host_unmap(&w->h, 1024, false);
-    w->nr_frames = UINT32_MAX;      /* never more than there are */
-    assert_int_equal(gnttab_host_map(&w->h, FRAMES_MAX * 512, false, &page), -EINVAL);
+    w->state.nr_frames = 3;
+    assert_int_equal(gnttab_host_map(&w->h, 2 * per_frame, false, &page), 0);
+    gnttab_host_unmap(&w->h, 2 * per_frame, false);
+    w->state.nr_frames = UINT32_MAX;      /* never more than there are */
+    assert_int_equal(gnttab_host_map(&w->h, FRAMES_MAX * per_frame, false, &page), -EINVAL);
 }
 
 static void frames_that_are_not_guest_memory_are_refused(void **state)
 {
-    static const uint32_t frames[] = { 0, (BASE >> PAGE_SHIFT) - 1, (BASE >> PAGE_SHIFT) + PAGES,
-                                       UINT32_MAX };
+    static const uint64_t frames[] = {
+        0, (BASE >> PAGE_SHIFT) - 1, (BASE >> PAGE_SHIFT) + PAGES, UINT32_MAX,
+        1ull << 32, 1ull << 52 | BASE >> PAGE_SHIFT, UINT64_MAX,
+    };
     struct world *w = *state;
 
     for (size_t i = 0; i < array_size(frames); i++) {
         void *page;
 
-        w->entries[8] = (struct grant_entry_v1){ GTF_permit_access, 0, frames[i] };
+        if (version(w) == 1 && frames[i] > UINT32_MAX)
+            continue;           /* it has no such frames */
+        entry_write(w, 8, GTF_permit_access, 0, frames[i]);
         assert_int_equal(gnttab_host_map(&w->h, 8, true, &page), -EFAULT);
         assert_int_equal(in_use(w, 8), 0);
     }
@@ -178,9 +226,10 @@ static void entry_overwritten_while_held_is_released_all_the_same(void **state)
 
     grant(w, 8, GTF_permit_access, 0, 0);
     assert_int_equal(gnttab_host_map(&w->h, 8, true, &page), 0);
-    w->entries[8] = (struct grant_entry_v1){ 0xffff, 0xffff, UINT32_MAX };
+    entry_write(w, 8, 0xffff, 0xffff, UINT64_MAX);
+    *gnttab_in_use(&w->h.table, version(w), 8) = 0xffff;
     gnttab_host_unmap(&w->h, 8, true);
-    assert_int_equal(w->entries[8].flags, 0xffff & ~(GTF_reading | GTF_writing));
+    assert_int_equal(*gnttab_in_use(&w->h.table, version(w), 8), 0xffff & ~GTF_IN_USE);
     grant(w, 8, GTF_permit_access, 0, 1);
     assert_int_equal(gnttab_host_map(&w->h, 8, true, &page), 0);
     gnttab_host_unmap(&w->h, 8, true);
@@ -224,7 +273,8 @@ static void bits_are_true_while_queues_race_on_one_reference(void **state)
         pthread_join(threads[i], &faults);
         assert_int_equal((intptr_t)faults, 0);
     }
-    assert_int_equal(w->entries[8].flags, GTF_permit_access);
+    assert_int_equal(flags_of(w, 8), GTF_permit_access);
+    assert_int_equal(in_use(w, 8), 0);
 }
 
 struct hostile {
@@ -236,16 +286,22 @@ struct hostile {
 static void *guest_run(void *arg)
 {
     struct hostile *g = arg;
-    uint64_t *raw = (uint64_t *)(void *)&g->w->entries[8];
+    uint64_t *raw = (uint64_t *)(void *)gnttab_v1(&g->w->h.table, version(g->w) == 1 ? 8 : 16);
     uint64_t x = 88172645463325252ull;
 
     while (!load_relaxed(&g->stop)) {
+        uint64_t frame;
+
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
         /* often nearly right: permit_access to domain 0, some page of ours */
-        store_relaxed(raw, x & 1 ? (x & 0x3c) | GTF_permit_access |
-                      ((BASE >> PAGE_SHIFT) + (x >> 32) % PAGES) << 32 : x);
+        frame = (BASE >> PAGE_SHIFT) + (x >> 32) % PAGES;
+        if (version(g->w) == 2) {
+            store_relaxed(&raw[1], x & 2 ? frame : x);
+            store_relaxed(&g->w->h.table.status[8], (uint16_t)(x >> 40));
+        }
+        store_relaxed(&raw[0], x & 1 ? (x & 0x3c) | GTF_permit_access | frame << 32 : x);
     }
     return NULL;
 }
@@ -273,11 +329,41 @@ static void hostile_guest_gets_only_its_own_pages_mapped(void **state)
     store_relaxed(&g.stop, 1);
     pthread_join(thread, NULL);
     grant(w, 8, GTF_permit_access, 0, 0);       /* and nobody is left holding it */
+    *gnttab_in_use(&w->h.table, version(w), 8) &= (uint16_t)~GTF_IN_USE;
     assert_int_equal(queue_run(w) == NULL, true);
-    assert_int_equal(w->entries[8].flags, GTF_permit_access);
+    assert_int_equal(flags_of(w, 8), GTF_permit_access);
+    assert_int_equal(in_use(w, 8), 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+/* The guest has changed the version under a page that is held: nothing is harmed, and the
+ * count of holders is right. */
+static void version_changed_while_held_is_released_all_the_same(void **state)
+{
+    struct world *w = *state;
+    void *page;
+
+    w->state.version = 1;
+    grant(w, 8, GTF_permit_access, 0, 0);
+    grant(w, 1023, GTF_permit_access, 0, 0);    /* version 2 has it not */
+    assert_int_equal(gnttab_host_map(&w->h, 8, true, &page), 0);
+    assert_int_equal(gnttab_host_map(&w->h, 1023, true, &page), 0);
+    w->state.version = 2;
+    w->h.table.status[8] = 0xffff;
+    w->h.table.status[1023] = 0xffff;
+    gnttab_host_unmap(&w->h, 8, true);
+    gnttab_host_unmap(&w->h, 1023, true);
+    assert_int_equal(w->h.table.status[8], 0xffff & ~GTF_IN_USE);
+    assert_int_equal(w->h.table.status[1023], 0xffff);
+    grant(w, 8, GTF_permit_access, 0, 1);
+    assert_int_equal(gnttab_host_map(&w->h, 8, false, &page), 0);
+    assert_int_equal(in_use(w, 8), GTF_reading);
+    w->state.version = 3;                       /* as good as 1 */
+    gnttab_host_unmap(&w->h, 8, false);
+}
+
+#define TEST_V1(name) { #name ", version 1", name, setup_v1, teardown, NULL }
+#define TEST_V2(name) { #name ", version 2", name, setup_v2, teardown, NULL }
+#define TEST(name) TEST_V1(name), TEST_V2(name)
 
 int main(void)
 {
@@ -291,6 +377,7 @@ int main(void)
         TEST(entry_overwritten_while_held_is_released_all_the_same),
         TEST(bits_are_true_while_queues_race_on_one_reference),
         TEST(hostile_guest_gets_only_its_own_pages_mapped),
+        TEST_V1(version_changed_while_held_is_released_all_the_same),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,81 +9,33 @@
 
 #include <cmocka.h>
 
-#include "xen/gnttab.h"
+#include "gnttab_guest.h"
 
-#define SELF  7
-#define FRAME 0x1234
+#define FRAME RAM_MFN
 #define HOST  GNTMAP_host_map
 #define BUS   GNTMAP_device_map
 
-/* Page tables of one entry. */
-struct table {
-    struct gnttab t;
-    uint32_t nr_frames;
-    bool frame_bad;
-    int16_t answer;
-    unsigned nr_maps, nr_unmaps;
-    uint64_t host_addr, new_addr, mfn;
-    uint32_t flags;
-};
-
-static bool frame_ok(void *ctx, uint64_t mfn)
+static int setup_v1(void **state)
 {
-    const struct table *x = ctx;
-
-    return !x->frame_bad;
-}
-
-static int16_t map(void *ctx, uint64_t host_addr, uint32_t flags, uint64_t mfn)
-{
-    struct table *x = ctx;
-
-    x->nr_maps++;
-    x->host_addr = host_addr;
-    x->flags = flags;
-    x->mfn = mfn;
-    return x->answer;
-}
-
-static int16_t unmap(void *ctx, uint64_t host_addr, uint64_t new_addr, uint32_t flags,
-                     uint64_t mfn)
-{
-    struct table *x = ctx;
-
-    x->nr_unmaps++;
-    x->host_addr = host_addr;
-    x->new_addr = new_addr;
-    x->flags = flags;
-    x->mfn = mfn;
-    return x->answer;
-}
-
-static int setup(void **state)
-{
-    static const struct gnttab_mapper mapper = { frame_ok, map, unmap };
-    struct table *x = calloc(1, sizeof(*x));
-    void *frames = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
-
-    memset(frames, 0, PAGE_SIZE);
-    gnttab_init(&x->t, frames, 0x1000, 1, &x->nr_frames, SELF);
-    gnttab_mapper_set(&x->t, &mapper, x);
-    gnttab_seed(&x->t, 8, SELF, FRAME);
-    *state = x;
+    guest_setup(state);
+    guest_give(*state, 8, GTF_permit_access, SELF, FRAME);
     return 0;
 }
 
-static int teardown(void **state)
+static int setup_v2(void **state)
 {
-    struct table *x = *state;
+    struct guest *x;
 
-    free(x->t.entries);
-    free(x);
+    guest_setup(state);
+    x = *state;
+    assert_int_equal(guest_version(x, 2), 0);
+    guest_give(x, 8, GTF_permit_access, SELF, FRAME);
     return 0;
 }
 
 static struct gnttab_map_grant_ref op;
 
-static int do_map(struct table *x, uint32_t flags, grant_ref_t ref, domid_t dom)
+static int do_map(struct guest *x, uint32_t flags, grant_ref_t ref, domid_t dom)
 {
     op = (struct gnttab_map_grant_ref){ .host_addr = 0x5000, .flags = flags, .ref = ref,
                                         .dom = dom };
@@ -91,7 +43,7 @@ static int do_map(struct table *x, uint32_t flags, grant_ref_t ref, domid_t dom)
     return op.status;
 }
 
-static int do_unmap(struct table *x, uint64_t host, uint64_t bus, grant_handle_t handle)
+static int do_unmap(struct guest *x, uint64_t host, uint64_t bus, grant_handle_t handle)
 {
     struct gnttab_unmap_grant_ref u = { host, bus, handle, 0 };
 
@@ -99,41 +51,70 @@ static int do_unmap(struct table *x, uint64_t host, uint64_t bus, grant_handle_t
     return u.status;
 }
 
-static uint16_t use_of(const struct table *x)
+static uint16_t use_of(struct guest *x)
 {
-    return x->t.entries[8].flags & (GTF_reading | GTF_writing);
+    return guest_use(x, 8);
+}
+
+static uint16_t *flags_of(struct guest *x)
+{
+    return x->state.version == 1 ? &guest_v1(x, 8)->flags : &guest_v2(x, 8)->hdr.flags;
 }
 
 static void only_what_is_granted_to_the_guest(void **state)
 {
     static const struct { uint32_t flags; grant_ref_t ref; domid_t dom; int16_t status; } rows[] = {
         { 0, 8, SELF, GNTST_bad_gntref },
-        { HOST, 8, 9, GNTST_bad_domain },
+        { HOST, 8, OTHER, GNTST_bad_domain },
         { HOST, 8, DOMID_SELF, GNTST_bad_domain },
         { HOST, 8, 0, GNTST_general_error },            /* domain 0 has a table */
         { HOST, 511, 0, GNTST_general_error },
         { HOST, 512, 0, GNTST_bad_gntref },
         { HOST, 512, SELF, GNTST_bad_gntref },
+        { HOST, 256, SELF, GNTST_general_error },       /* version 1 has it */
         { HOST, 9, SELF, GNTST_general_error },
         { HOST, 8, SELF, GNTST_okay },
     };
-    struct table *x = *state;
+    struct guest *x = *state;
 
     for (size_t i = 0; i < array_size(rows); i++)
-        assert_int_equal(do_map(x, rows[i].flags, rows[i].ref, rows[i].dom), rows[i].status);
+        assert_int_equal(do_map(x, rows[i].flags, rows[i].ref, rows[i].dom),
+                         rows[i].ref == 256 && x->state.version == 2 ? GNTST_bad_gntref :
+                         rows[i].status);
     assert_int_equal(x->nr_maps, 1);
     assert_int_equal(x->mfn, FRAME);
     assert_int_equal(x->host_addr, 0x5000);
     assert_int_equal(op.dev_bus_addr, (uint64_t)FRAME << PAGE_SHIFT);
-    x->t.entries[8].domid = 0;
-    assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_general_error);
+    /* while it is mapped, the entry is not looked at again */
+    guest_give(x, 8, GTF_invalid, 0, 0);
+    assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_okay);
+    assert_int_equal(x->mfn, FRAME);
+}
+
+static void an_entry_that_grants_something_else_is_not_mapped(void **state)
+{
+    static const struct { uint16_t flags; domid_t to; int16_t status; } rows[] = {
+        { GTF_invalid, SELF, GNTST_general_error },
+        { GTF_permit_access, 0, GNTST_general_error },
+        { GTF_permit_access | GTF_sub_page, SELF, GNTST_general_error },
+        { GTF_accept_transfer, SELF, GNTST_general_error },
+        { GTF_transitive, SELF, GNTST_general_error },
+        { GTF_permit_access, SELF, GNTST_okay },
+    };
+    struct guest *x = *state;
+
+    for (size_t i = 0; i < array_size(rows); i++) {
+        guest_give(x, 8, rows[i].flags, rows[i].to, FRAME);
+        assert_int_equal(do_map(x, HOST, 8, SELF), rows[i].status);
+        assert_int_equal(use_of(x), rows[i].status == GNTST_okay ? GTF_IN_USE : 0);
+    }
 }
 
 static void a_readonly_grant_is_not_mapped_writable(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
 
-    x->t.entries[8].flags |= GTF_readonly;
+    *flags_of(x) |= GTF_readonly;
     assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_general_error);
     assert_int_equal(use_of(x), 0);
     assert_int_equal(do_map(x, HOST | GNTMAP_readonly, 8, SELF), GNTST_okay);
@@ -143,21 +124,21 @@ static void a_readonly_grant_is_not_mapped_writable(void **state)
 
 static void what_cannot_be_mapped_is_not_in_use(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
 
     x->answer = GNTST_general_error;
     assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_general_error);
     assert_int_equal(use_of(x), 0);
     x->answer = GNTST_okay;
-    x->frame_bad = true;
-    assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_general_error);
+    guest_give(x, 8, GTF_permit_access, SELF, FIRST_MFN);
+    assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_bad_page);
     assert_int_equal(use_of(x), 0);
     assert_int_equal(x->t.nr_handles, 0);
 }
 
 static void the_last_mapping_ends_the_use(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
     grant_handle_t first;
 
     assert_int_equal(do_map(x, HOST | BUS, 8, SELF), GNTST_okay);
@@ -178,13 +159,13 @@ static void the_last_mapping_ends_the_use(void **state)
 
 static void one_of_two_mappings_leaves_the_use_of_the_other(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
     grant_handle_t writer;
 
     assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_okay);
     writer = op.handle;
     /* the entry in use stands for its frame, whatever is written to it meanwhile */
-    x->t.entries[8].frame = FRAME + 1;
+    guest_give(x, 8, GTF_permit_access | GTF_IN_USE, SELF, FRAME + 1);
     assert_int_equal(do_map(x, HOST | GNTMAP_readonly, 8, SELF), GNTST_okay);
     assert_int_equal(x->mfn, FRAME);
     assert_int_not_equal(op.handle, writer);
@@ -196,7 +177,7 @@ static void one_of_two_mappings_leaves_the_use_of_the_other(void **state)
 
 static void a_mapping_that_has_changed_stays(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
 
     assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_okay);
     x->answer = GNTST_general_error;
@@ -206,7 +187,7 @@ static void a_mapping_that_has_changed_stays(void **state)
 
 static void another_mapping_takes_its_place(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
     struct gnttab_unmap_and_replace r = { .host_addr = 0x5000, .new_addr = 0x6000 };
 
     assert_int_equal(do_map(x, HOST, 8, SELF), GNTST_okay);
@@ -221,7 +202,7 @@ static void another_mapping_takes_its_place(void **state)
 
 static void handles_run_out(void **state)
 {
-    struct table *x = *state;
+    struct guest *x = *state;
 
     for (unsigned i = 0; i < GNTTAB_HANDLES_MAX; i++) {
         assert_int_equal(do_map(x, BUS, 8, SELF), GNTST_okay);
@@ -234,12 +215,16 @@ static void handles_run_out(void **state)
     assert_int_equal(x->nr_maps, 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+/* In either version of the table. */
+#define TEST(name) \
+    { #name ", version 1", name, setup_v1, guest_teardown, NULL }, \
+    { #name ", version 2", name, setup_v2, guest_teardown, NULL }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(only_what_is_granted_to_the_guest),
+        TEST(an_entry_that_grants_something_else_is_not_mapped),
         TEST(a_readonly_grant_is_not_mapped_writable),
         TEST(what_cannot_be_mapped_is_not_in_use),
         TEST(the_last_mapping_ends_the_use),

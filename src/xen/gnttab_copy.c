@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/* GNTTABOP_copy: between frames of the domain's own and what it is granted, which here it
+ * is by itself.  t->lock is held throughout, so that the in-use bits of an entry belong to
+ * one copy and to mappings only. */
+#include "xen/gnttab.h"
+
+/* One end of a copy that has been found good. */
+struct end {
+    uint64_t mfn;
+    uint16_t offset, length;    /* what may be used of the frame */
+    grant_ref_t ref;
+    bool by_ref;
+};
+
+static int16_t domain_status(const struct gnttab *t, const struct gnttab_copy_ptr *p, bool by_ref)
+{
+    /* frames can be named only in the own domain, references in any */
+    if (p->domid == DOMID_SELF)
+        return GNTST_okay;
+    if (!by_ref)
+        return GNTST_permission_denied;
+    return p->domid == 0 || p->domid == t->p.self ? GNTST_okay : GNTST_bad_domain;
+}
+
+/* Of a grant that stands for another domain's.  There is only domain 0, and one's own may
+ * not be meant. */
+static int16_t transitive_status(const struct gnttab_grant *g)
+{
+    return g->trans_domid == 0 ? gnttab_host_ref_status(g->trans_ref) : GNTST_general_error;
+}
+
+static int16_t claim_own_grant(const struct gnttab *t, grant_ref_t ref, bool write, struct end *e)
+{
+    struct gnttab_grant g;
+    int16_t status = gnttab_own_hold(t, ref, write, true, &g);
+
+    if (status != GNTST_okay)
+        return status;
+    *e = (struct end){ .mfn = g.frame, .offset = g.offset, .length = g.length, .ref = ref,
+                       .by_ref = true };
+    return g.transitive ? transitive_status(&g) : GNTST_okay;
+}
+
+/* Whatever comes of it, release() is due. */
+static int16_t claim(const struct gnttab *t, const struct gnttab_copy_ptr *p, bool by_ref,
+                     bool write, struct end *e)
+{
+    int16_t status = GNTST_okay;
+
+    *e = (struct end){ .mfn = by_ref ? 0 : p->u.gmfn, .length = PAGE_SIZE };
+    if (by_ref && p->domid == 0)
+        return gnttab_host_ref_status(p->u.ref);
+    if (by_ref)
+        status = claim_own_grant(t, p->u.ref, write, e);
+    if (status == GNTST_okay && !t->mapper->frame_ok(t->mapper_ctx, e->mfn))
+        status = GNTST_bad_page;
+    if (status == GNTST_okay && write && !t->mapper->frame_writable(t->mapper_ctx, e->mfn))
+        status = GNTST_general_error;
+    return status;
+}
+
+static void release(const struct gnttab *t, const struct end *e)
+{
+    if (e->by_ref)
+        gnttab_own_drop(t, e->ref);
+}
+
+static bool within(const struct end *e, unsigned offset, unsigned bytes)
+{
+    return offset >= e->offset && offset + bytes <= (unsigned)e->offset + e->length;
+}
+
+static int16_t copy_bytes(const struct gnttab *t, const struct gnttab_copy *op,
+                          const struct end *from, const struct end *to)
+{
+    if (op->source.offset + op->len > PAGE_SIZE || op->dest.offset + op->len > PAGE_SIZE)
+        return GNTST_bad_copy_arg;
+    if (!within(from, op->source.offset, op->len) || !within(to, op->dest.offset, op->len))
+        return GNTST_general_error;
+    t->mapper->copy(t->mapper_ctx, (to->mfn << PAGE_SHIFT) + op->dest.offset,
+                    (from->mfn << PAGE_SHIFT) + op->source.offset, op->len);
+    return GNTST_okay;
+}
+
+static int16_t copy_locked(const struct gnttab *t, const struct gnttab_copy *op)
+{
+    struct end from, to = { 0 };
+    int16_t status = claim(t, &op->source, op->flags & GNTCOPY_source_gref, false, &from);
+
+    if (status == GNTST_okay)
+        status = claim(t, &op->dest, op->flags & GNTCOPY_dest_gref, true, &to);
+    if (status == GNTST_okay)
+        status = copy_bytes(t, op, &from, &to);
+    release(t, &from);
+    release(t, &to);
+    return status;
+}
+
+int gnttab_copy(struct gnttab *t, struct gnttab_copy *op)
+{
+    op->status = domain_status(t, &op->source, op->flags & GNTCOPY_source_gref);
+    if (op->status == GNTST_okay)
+        op->status = domain_status(t, &op->dest, op->flags & GNTCOPY_dest_gref);
+    if (op->status == GNTST_okay && !t->mapper)
+        op->status = GNTST_bad_domain;
+    if (op->status != GNTST_okay)
+        return 0;
+    spin_lock(&t->lock);
+    op->status = copy_locked(t, op);
+    spin_unlock(&t->lock);
+    return 0;
+}
