@@ -299,13 +299,11 @@ int64_t memory_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
         return cmd & ~MEMORY_OP_CMD_MASK ? -XEN_EINVAL : whole_op(v, cmd, arg_va);
     case XENMEM_memory_map:
         return memory_map(arg_va);
-    case XENMEM_machine_memory_map:
-        return -XEN_EPERM;
     case XENMEM_machphys_mapping:
         return machphys_mapping(arg_va);
     case XENMEM_machphys_mfn_list:
         return machphys_mfn_list(arg_va);
     default:
-        return -XEN_ENOSYS;
+        return memory_op_refused(cmd & MEMORY_OP_CMD_MASK, cmd >> MEMORY_OP_EXTENT_SHIFT, arg_va);
     }
 }

@@ -36,4 +36,7 @@ void memory_release_flush(struct memory_release *r);
 /* exchange.c: XENMEM_exchange */
 int64_t memory_exchange(struct shim_vcpu *v, uint64_t arg_va);
 
+/* physmap.c: all calls that have no other place */
+int64_t memory_op_refused(uint64_t cmd, uint64_t start, uint64_t arg_va);
+
 #endif

@@ -153,6 +153,7 @@ struct shim_domain {
     struct spinlock memory_lock;    /* populate and release of frames */
     uint64_t memory_cursor;
     uint64_t vm_assist;         /* bit per VMASST_TYPE_* */
+    bool pirq_eoi_page;         /* PHYSDEVOP_pirq_eoi_gmfn_* was done */
     struct spinlock watchdog_lock;
     uint64_t watchdog_ns[SHIM_WATCHDOGS];   /* when each runs out; 0: not in use */
     bool fsgsbase;              /* the guest may be shown the instructions for bases */

@@ -32,11 +32,6 @@
 
 #include "xen/evtchn_port.h"
 
-/* Physical interrupts: Xen gives a domain numbers for the host's static ones (16
- * ISA lines at least) and 32 more.  There are none here, and an unprivileged
- * domain may bind none of its numbers. */
-#define NR_PIRQS 48
-
 static void port_store(struct evtchn_domain *d, uint32_t port, uint64_t word)
 {
     /* Pairs with the acquire loads of senders; and no later look at the pending
@@ -274,7 +269,7 @@ int evtchn_bind_ipi(struct evtchn_domain *d, struct evtchn_bind_ipi *op)
 
 int evtchn_bind_pirq(struct evtchn_domain *d, struct evtchn_bind_pirq *op)
 {
-    return op->pirq < NR_PIRQS ? -EPERM : -EINVAL;
+    return op->pirq < EVTCHN_NR_PIRQS ? -EPERM : -EINVAL;
 }
 
 int evtchn_bind_vcpu(struct evtchn_domain *d, const struct evtchn_bind_vcpu *op)

@@ -140,6 +140,11 @@ struct vcpu_info *evtchn_vcpu_info(const struct evtchn_domain *d, unsigned vcpu)
 /* vcpu has an upcall pending and does not mask upcalls. */
 bool evtchn_upcall_due(const struct evtchn_domain *d, unsigned vcpu);
 
+/* Physical interrupts: Xen gives a domain numbers for the host's static ones (16
+ * ISA lines at least) and 32 more.  There are none here, and an unprivileged
+ * domain may bind none of its numbers. */
+#define EVTCHN_NR_PIRQS 48
+
 /* EVTCHNOP_*: op is the caller's copy of the guest's argument. */
 int evtchn_alloc_unbound(struct evtchn_domain *d, struct evtchn_alloc_unbound *op);
 int evtchn_bind_interdomain(struct evtchn_domain *d, struct evtchn_bind_interdomain *op);

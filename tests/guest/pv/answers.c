@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The answers of Xen 4.17 to a domain without privileges, call by call: those that few
  * kernels make, with what is wrong or not theirs to ask. */
+#define __XEN_TOOLS__ 1         /* calls of toolstacks */
 #include "pv.h"
 
 #include <xen/callback.h>
 #include <xen/features.h>
+#include <xen/grant_table.h>
 #include <xen/hvm/hvm_op.h>
 #include <xen/memory.h>
 #include <xen/nmi.h>
@@ -125,7 +127,13 @@ static void check_physdev_op(void)
         { PHYSDEVOP_apic_write, -XEN_EPERM }, { PHYSDEVOP_alloc_irq_vector, -XEN_EPERM },
         { PHYSDEVOP_map_pirq, -XEN_EPERM }, { PHYSDEVOP_setup_gsi, -XEN_EPERM },
         { PHYSDEVOP_manage_pci_add, -XEN_EPERM }, { PHYSDEVOP_manage_pci_remove, -XEN_EPERM },
+        { PHYSDEVOP_unmap_pirq, -XEN_EPERM }, { PHYSDEVOP_pci_device_add, -XEN_EPERM },
+        { PHYSDEVOP_pci_device_remove, -XEN_EPERM }, { PHYSDEVOP_prepare_msix, -XEN_EPERM },
+        { PHYSDEVOP_release_msix, -XEN_EPERM }, { PHYSDEVOP_restore_msi, -XEN_ENODEV },
+        { PHYSDEVOP_manage_pci_add_ext, -XEN_EINVAL },
     };
+    struct physdev_irq_status_query query = { .irq = 0 };
+    struct physdev_pirq_eoi_gmfn page = { .gmfn = 1 };
 
     op.word[1] = 0x7fff;                /* an interrupt that nobody has */
     op.word[0] = 0x7ff0;
@@ -133,6 +141,24 @@ static void check_physdev_op(void)
         CHECK_EQ(PV_CALL(physdev_op, rows[i].cmd, NOWHERE), -XEN_EFAULT);
         CHECK_EQ(PV_CALL(physdev_op, rows[i].cmd, &op), rows[i].rc);
     }
+    op.word[0] = 12345;                 /* a domain that is not there */
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_map_pirq, &op), -XEN_ESRCH);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_pci_mmcfg_reserved, NOWHERE), -XEN_EPERM);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_dbgp_op, NOWHERE), -XEN_EPERM);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_IRQ_UNMASK_NOTIFY, NOWHERE), 0);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_irq_status_query, &query), 0);
+    CHECK_EQ(query.flags, XENIRQSTAT_needs_eoi);
+    query.irq = 0x7fff;
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_irq_status_query, &query), -XEN_EINVAL);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_irq_status_query, NOWHERE), -XEN_EFAULT);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_pirq_eoi_gmfn_v2, NOWHERE), -XEN_EFAULT);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_pirq_eoi_gmfn_v2, &page), -XEN_EINVAL);
+    page.gmfn = pv_pte_maddr((uint64_t)&op, 4) >> PAGE_SHIFT;   /* a page table */
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_pirq_eoi_gmfn_v1, &page), -XEN_EINVAL);
+    page.gmfn = pv_mfn(pv_page());
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_pirq_eoi_gmfn_v2, &page), 0);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_pirq_eoi_gmfn_v2, &page), -XEN_EBUSY);
+    CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_pirq_eoi_gmfn_v1, &page), -XEN_EBUSY);
     op.ports = (struct physdev_set_iobitmap){ .nr_ports = 65537 };
     CHECK_EQ(PV_CALL(physdev_op, PHYSDEVOP_set_iobitmap, &op), -XEN_EINVAL);
     op.ports.nr_ports = 65536;
@@ -201,6 +227,67 @@ static void check_memory_op(void)
     CHECK_EQ(PV_CALL(memory_op, XENMEM_machine_memory_map, 0), -XEN_EPERM);
 }
 
+/* Of translated guests, toolstacks, device models: by its own number, DOMID_SELF, domain 0
+ * and one that is not there. */
+static void check_memory_op_of_others(void)
+{
+    const domid_t own = pv_own_domid(), domids[] = { own, DOMID_SELF, 0, 12345 };
+    static const struct {
+        unsigned cmd, domid_at;         /* where in the argument */
+        int64_t rc[4];
+    } rows[] = {
+        { XENMEM_add_to_physmap, 0, { -XEN_EACCES, -XEN_EACCES, -XEN_EACCES, -XEN_ESRCH } },
+        { XENMEM_add_to_physmap_batch, 0,
+          { -XEN_EACCES, -XEN_EACCES, -XEN_EACCES, -XEN_ESRCH } },
+        { XENMEM_remove_from_physmap, 0, { -XEN_EACCES, -XEN_EACCES, -XEN_EACCES, -XEN_ESRCH } },
+        { XENMEM_get_pod_target, 32, { -XEN_EPERM, -XEN_EPERM, -XEN_EPERM, -XEN_ESRCH } },
+        { XENMEM_set_pod_target, 32, { -XEN_EPERM, -XEN_EPERM, -XEN_EPERM, -XEN_ESRCH } },
+        { XENMEM_claim_pages, 24, { -XEN_EPERM, -XEN_EINVAL, -XEN_EPERM, -XEN_EINVAL } },
+        { XENMEM_access_op, 2, { -XEN_EPERM, -XEN_ESRCH, -XEN_EINVAL, -XEN_ESRCH } },
+        { XENMEM_acquire_resource, 0, { -XEN_EPERM, -XEN_ESRCH, -XEN_EPERM, -XEN_ESRCH } },
+    };
+    static union { uint16_t domid[32]; struct xen_add_to_physmap map; } arg;
+
+    for (unsigned i = 0; i < array_size(rows); i++) {
+        CHECK_EQ(PV_CALL(memory_op, rows[i].cmd, NOWHERE), -XEN_EFAULT);
+        for (unsigned d = 0; d < array_size(domids); d++) {
+            __builtin_memset(&arg, 0, sizeof(arg));
+            arg.domid[rows[i].domid_at / 2] = domids[d];
+            CHECK_EQ(PV_CALL(memory_op, rows[i].cmd, &arg), rows[i].rc[d]);
+        }
+    }
+    __builtin_memset(&arg, 0, sizeof(arg));
+    arg.map = (struct xen_add_to_physmap){ .domid = DOMID_SELF,
+                                           .space = XENMAPSPACE_gmfn_foreign };
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_add_to_physmap, &arg), -XEN_ENOSYS);
+    for (unsigned space = 0; space <= XENMAPSPACE_gmfn_range; space++) {
+        arg.map.space = space;
+        CHECK_EQ(PV_CALL(memory_op, XENMEM_add_to_physmap, &arg), -XEN_EACCES);
+    }
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_add_to_physmap | 0x10000 << 6, &arg), -XEN_EDOM);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_remove_from_physmap | 1 << 6, &arg), -XEN_EINVAL);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_get_sharing_freed_pages, 0), 0);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_get_sharing_shared_pages, 0), 0);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_machphys_compat_mfn_list, &arg), -XEN_EOPNOTSUPP);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_paging_op, &arg), -XEN_ENOSYS);
+    CHECK_EQ(PV_CALL(memory_op, XENMEM_sharing_op, &arg), -XEN_ENOSYS);
+    CHECK_EQ(PV_CALL(memory_op, 63, &arg), -XEN_ENOSYS);
+    CHECK_EQ(PV_CALL(argo_op, 0), -XEN_ENOSYS);
+}
+
+static void check_grant_table_op(void)
+{
+    struct gnttab_query_size q[2] = { { .dom = DOMID_SELF }, { .dom = DOMID_SELF } };
+
+    CHECK_EQ(PV_CALL(grant_table_op, 99, q, 1), -XEN_ENOSYS);
+    CHECK_EQ(PV_CALL(grant_table_op, 99, q, ~0u), -XEN_EINVAL);
+    CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_query_size | 1 << 12, q, 1), -XEN_EINVAL);
+    CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_query_size, q, 2), -XEN_EINVAL);
+    CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_cache_flush | 1 << 12, q, 0), 0);
+    CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_map_grant_ref, NOWHERE, 0), 0);
+    CHECK_EQ(PV_CALL(grant_table_op, GNTTABOP_map_grant_ref, NOWHERE, 1), -XEN_EFAULT);
+}
+
 static void check_multicall(void)
 {
     struct multicall_entry *e = (struct multicall_entry *)((uint8_t *)pv_page() + 4096) - 2;
@@ -231,5 +318,7 @@ void test_main(void)
     check_events_compat();
     check_foreign();
     check_memory_op();
+    check_memory_op_of_others();
+    check_grant_table_op();
     check_multicall();
 }
