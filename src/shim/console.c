@@ -108,14 +108,22 @@ void shim_shutdown(uint32_t reason)
     wait_for_the_end();
 }
 
+#define CONSOLE_COST 16                 /* an exit */
+
 /* HYPERVISOR_console_io (public/xen.h).  As in a Xen built for debugging, whoever likes
  * may write there, and nobody but domain 0 anything else. */
 int64_t console_io(struct shim_vcpu *v, uint64_t cmd, uint64_t count, uint64_t arg_va)
 {
+    struct shim_batch batch = { 0 };
+
     if (cmd != CONSOLEIO_write)
         return -XEN_EPERM;
     for (uint64_t done = 0; done < count; ) {
-        uint64_t n = min_of(count - done, (uint64_t)SHIM_TEXT_BYTES);
+        uint64_t n;
+
+        if (done && batch_over(&batch, CONSOLE_COST))
+            return hypercall_again(v, cmd, count - done, arg_va + done, 0);
+        n = min_of(count - done, (uint64_t)SHIM_TEXT_BYTES);
 
         if (guest_read(v->status->text, arg_va + done, n))
             return -XEN_EFAULT;

@@ -14,6 +14,7 @@
 #include "shim/mmu.h"
 #include "shim/shim.h"
 
+#define CHUNK_COST 16
 #define CHUNK_FRAMES ((uint64_t)1 << EXTENT_ORDER_MAX)
 
 /* Orders, and log2 of the extents in a chunk, on either side. */
@@ -209,15 +210,17 @@ int64_t memory_exchange(struct shim_vcpu *v, uint64_t arg_va)
     struct memory_release r = { .frames = (uint64_t *)v->status->text };
     struct exchange x;
     struct chunk c;             /* some 4 KiB: fits the stack, see layout.h */
-    uint64_t i;
+    struct shim_batch batch = { 0 };
+    uint64_t i, start;
     int rc;
 
     if (guest_read(&x.arg, arg_va, sizeof(x.arg)))
         return -XEN_EFAULT;
     rc = exchange_begin(&x);
     if (!rc) {
-        for (i = x.arg.nr_exchanged >> x.in_chunk_order;
-             i < x.arg.in.nr_extents >> x.in_chunk_order && !rc; i++) {
+        start = x.arg.nr_exchanged >> x.in_chunk_order;
+        for (i = start; i < x.arg.in.nr_extents >> x.in_chunk_order && !rc &&
+                        !(i > start && batch_over(&batch, CHUNK_COST)); i++) {
             rc = chunk_take(v, &x, i, &c);
             if (!rc)
                 rc = chunk_allocate(&x, &c, &r);
@@ -226,10 +229,13 @@ int64_t memory_exchange(struct shim_vcpu *v, uint64_t arg_va)
             else
                 rc = chunk_finish(&x, i, &c, &r);
         }
-        x.arg.nr_exchanged = rc ? (i - 1) << x.in_chunk_order : x.arg.in.nr_extents;
+        if (batch.over)
+            x.arg.nr_exchanged = i << x.in_chunk_order;
+        else
+            x.arg.nr_exchanged = rc ? (i - 1) << x.in_chunk_order : x.arg.in.nr_extents;
     }
     if (guest_write(arg_va + offsetof(struct xen_memory_exchange, nr_exchanged),
                     &x.arg.nr_exchanged, sizeof(x.arg.nr_exchanged)))
         return -XEN_EFAULT;
-    return rc;
+    return batch.over ? hypercall_again(v, XENMEM_exchange, arg_va, 0, 0) : rc;
 }

@@ -5,6 +5,7 @@
 #include "shim/shim.h"
 
 #define PTE_AVAIL_SHIFT 9               /* three bits for the guest's own use */
+#define GRANT_COST 4                    /* some copy a page */
 #define GNTTABOP_CMD_MASK ((uint64_t)0xfff)     /* of cmd: above it, Xen's own continuation */
 #define GNTMAP_AVAIL(flags) ((flags) >> _GNTMAP_guest_avail0 & 7)
 
@@ -142,7 +143,9 @@ static int64_t one(uint64_t cmd, const struct gnttab_op_shape *shape, uint64_t v
 int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint64_t count)
 {
     const struct gnttab_op_shape *shape;
+    struct shim_batch batch = { 0 };
     int64_t rc = 0;
+    uint64_t i;
 
     count = (uint32_t)count;
     if (count > INT32_MAX)
@@ -158,8 +161,10 @@ int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint6
         count = 1;
     if (shape->count == GNTTAB_COUNT_ONE && count != 1)
         return -XEN_EINVAL;
-    for (uint64_t i = 0; i < count && !rc; i++)
+    for (i = 0; i < count && !rc && !(i && batch_over(&batch, GRANT_COST)); i++)
         rc = one(cmd, shape, arg_va + i * shape->arg_bytes);
     flush_after(v, cmd);
+    if (batch.over)
+        return hypercall_again(v, cmd, arg_va + i * shape->arg_bytes, count - i, 0);
     return rc;
 }

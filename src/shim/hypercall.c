@@ -13,6 +13,8 @@ typedef int64_t (*hypercall_fn)(struct shim_vcpu *v, const uint64_t *a);
 
 static int64_t set_trap_table(struct shim_vcpu *v, const uint64_t *a)
 {
+    struct shim_batch batch = { 0 };
+
     if (!a[0]) {
         __builtin_memset(v->gate, 0, sizeof(v->gate));
         return 0;
@@ -20,6 +22,8 @@ static int64_t set_trap_table(struct shim_vcpu *v, const uint64_t *a)
     for (uint64_t va = a[0]; ; va += sizeof(struct trap_info)) {
         struct trap_info t;
 
+        if (va != a[0] && batch_over(&batch, 1))
+            return hypercall_again(v, va, 0, 0, 0);
         if (guest_read(&t, va, sizeof(t)))
             return -XEN_EFAULT;
         if (!t.address)
@@ -33,7 +37,7 @@ static int64_t set_trap_table(struct shim_vcpu *v, const uint64_t *a)
 
 static int64_t hc_mmu_update(struct shim_vcpu *v, const uint64_t *a)
 {
-    return mmu_update(a[0], (uint32_t)a[1], a[2], (uint32_t)a[3]);
+    return mmu_update(v, a[0], (uint32_t)a[1], a[2], (uint32_t)a[3]);
 }
 
 static int64_t hc_set_gdt(struct shim_vcpu *v, const uint64_t *a)
@@ -403,10 +407,23 @@ static void iret(struct shim_vcpu *v, struct shim_regs *r)
     shim_iret(v, r);
 }
 
+/* An entry may be anything: a system call's worth, or as much as stops by itself. */
+#define MULTICALL_COST 4
+
+/* The guest makes call nr next: see batch.c. */
+static void call_again(struct shim_regs *r, uint64_t nr, uint64_t a0, uint64_t a1)
+{
+    r->rip -= SYSCALL_BYTES;
+    r->rax = nr;
+    r->rdi = a0;
+    r->rsi = a1;
+}
+
 /* HYPERVISOR_multicall: the calls in turn, each with its own result.  A multicall may
  * not stand in one; an iret ends it, since what follows would be user space's. */
 static void multicall(struct shim_vcpu *v, struct shim_regs *r)
 {
+    struct shim_batch batch = { 0 };
     uint64_t list = r->rdi;
     uint32_t nr = (uint32_t)r->rsi;
 
@@ -416,6 +433,10 @@ static void multicall(struct shim_vcpu *v, struct shim_regs *r)
         struct multicall_entry e;
         int64_t result;
 
+        if (i && batch_over(&batch, MULTICALL_COST)) {
+            call_again(r, __HYPERVISOR_multicall, va, nr - i);
+            return;
+        }
         r->rax = (uint64_t)-XEN_EFAULT;
         if (guest_read(&e, va, sizeof(e)))
             return;
@@ -425,6 +446,14 @@ static void multicall(struct shim_vcpu *v, struct shim_regs *r)
         }
         result = e.op == __HYPERVISOR_multicall ? -XEN_EINVAL :
                  call(v, e.op, (const uint64_t *)e.args);
+        if (v->again) {
+            v->again = false;
+            __builtin_memcpy(e.args, v->again_arg, sizeof(v->again_arg));
+            if (guest_write(va, &e, sizeof(e)))
+                return;
+            call_again(r, __HYPERVISOR_multicall, va, nr - i);
+            return;
+        }
         if (guest_write(va + offsetof(struct multicall_entry, result), &result, sizeof(result)))
             return;
     }
@@ -434,8 +463,9 @@ static void multicall(struct shim_vcpu *v, struct shim_regs *r)
 void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r)
 {
     const uint64_t args[6] = { r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9 };
+    uint64_t nr = r->rax;
 
-    switch (r->rax) {
+    switch (nr) {
     case __HYPERVISOR_iret:
         iret(v, r);
         break;
@@ -443,7 +473,13 @@ void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r)
         multicall(v, r);
         break;
     default:
-        r->rax = (uint64_t)call(v, r->rax, args);
+        r->rax = (uint64_t)call(v, nr, args);
+        if (unlikely(v->again)) {
+            v->again = false;
+            call_again(r, nr, v->again_arg[0], v->again_arg[1]);
+            r->rdx = v->again_arg[2];
+            r->r10 = v->again_arg[3];
+        }
         break;
     }
 }

@@ -25,6 +25,8 @@
 #define SEL_RING1_CODE64 0xe061         /* stands in for FLAT_CODE64 in ring 1 */
 #define SEL_RING1_DATA   0xe069         /* stands in for FLAT_DATA in ring 1 */
 
+#define SYSCALL_BYTES    2              /* of the instruction */
+
 /* struct shim_regs */
 #define REGS_VECTOR      120
 

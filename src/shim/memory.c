@@ -136,13 +136,21 @@ bool memory_take(unsigned order, unsigned address_bits, uint64_t *first)
     return found;
 }
 
+/* As batch_over() has it: a word or two for each frame. */
+static unsigned extent_cost(unsigned order)
+{
+    return order < 2 ? 4u : 16u;
+}
+
 /* populate_physmap: each extent is a guest frame number, and receives a machine
  * frame; increase_reservation: only receives one. */
-static int64_t populate(const struct xen_memory_reservation *op, uint64_t i, bool physmap)
+static uint64_t populate(const struct xen_memory_reservation *op, uint64_t i, bool physmap,
+                         struct shim_batch *batch)
 {
-    uint64_t list_va = (uint64_t)op->extent_start.p, n = (uint64_t)1 << op->extent_order;
+    unsigned cost = extent_cost(op->extent_order);
+    uint64_t start = i, list_va = (uint64_t)op->extent_start.p, n = (uint64_t)1 << op->extent_order;
 
-    for (; i < op->nr_extents; i++) {
+    for (; i < op->nr_extents && !(i > start && batch_over(batch, cost)); i++) {
         uint64_t gpfn = 0, first, mfn;
 
         if (physmap && guest_read(&gpfn, list_va + i * 8, sizeof(gpfn)))
@@ -155,7 +163,7 @@ static int64_t populate(const struct xen_memory_reservation *op, uint64_t i, boo
         if (list_va && guest_write(list_va + i * 8, &mfn, sizeof(mfn)))
             break;
     }
-    return (int64_t)i;
+    return i;
 }
 
 void memory_release_flush(struct memory_release *r)
@@ -176,12 +184,14 @@ void memory_release_add(struct memory_release *r, uint64_t frame)
         memory_release_flush(r);
 }
 
-static int64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation *op, uint64_t i)
+static uint64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation *op,
+                         uint64_t i, struct shim_batch *batch)
 {
     struct memory_release r = { .frames = (uint64_t *)v->status->text };
-    uint64_t n = (uint64_t)1 << op->extent_order;
+    unsigned cost = extent_cost(op->extent_order);
+    uint64_t start = i, n = (uint64_t)1 << op->extent_order;
 
-    for (; i < op->nr_extents; i++) {
+    for (; i < op->nr_extents && !(i > start && batch_over(batch, cost)); i++) {
         uint64_t mfn, first, k;
         bool ok = true;
 
@@ -207,7 +217,7 @@ static int64_t decrease(struct shim_vcpu *v, const struct xen_memory_reservation
             memory_release_add(&r, first + k);
     }
     memory_release_flush(&r);
-    return (int64_t)i;
+    return i;
 }
 
 /* What Xen makes of the address bits: so few that not even a page fits are an error. */
@@ -218,7 +228,8 @@ static bool address_bits_ok(unsigned bits)
 
 static int64_t reservation(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
 {
-    uint64_t start = cmd >> MEMORY_OP_EXTENT_SHIFT;
+    uint64_t start = cmd >> MEMORY_OP_EXTENT_SHIFT, done;
+    struct shim_batch batch = { 0 };
     struct xen_memory_reservation op;
 
     /* the result is the number of extents done, whatever kept the call from more */
@@ -230,12 +241,19 @@ static int64_t reservation(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
         return (int64_t)start;
     switch (cmd & MEMORY_OP_CMD_MASK) {
     case XENMEM_populate_physmap:
-        return populate(&op, start, true);
+        done = populate(&op, start, true, &batch);
+        break;
     case XENMEM_increase_reservation:
-        return populate(&op, start, false);
+        done = populate(&op, start, false, &batch);
+        break;
     default:
-        return decrease(v, &op, start);
+        done = decrease(v, &op, start, &batch);
+        break;
     }
+    if (batch.over)
+        return hypercall_again(v, (cmd & MEMORY_OP_CMD_MASK) | done << MEMORY_OP_EXTENT_SHIFT,
+                               arg_va, 0, 0);
+    return (int64_t)done;
 }
 
 static int64_t reservation_size(uint64_t cmd, uint64_t arg_va)

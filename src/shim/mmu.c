@@ -289,10 +289,12 @@ static int64_t update_one(const struct mmu_update *u)
 
 /* HYPERVISOR_mmu_update (public/xen.h); domid's upper half names a foreign page
  * table owner: there is no other domain, and one's own goes by DOMID_SELF alone. */
-int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t domid)
+int64_t mmu_update(struct shim_vcpu *v, uint64_t req_va, uint64_t count, uint64_t done_va,
+                   uint64_t domid)
 {
     struct mmu_update batch[UPDATE_BATCH];
-    uint64_t n = count & ~MMU_UPDATE_PREEMPTED;
+    struct shim_batch time = { 0 };
+    uint64_t n = count & ~MMU_UPDATE_PREEMPTED, i;
     uint32_t done = 0;
     int64_t rc = 0;
 
@@ -300,7 +302,7 @@ int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t d
         return -XEN_ESRCH;
     if ((count & MMU_UPDATE_PREEMPTED) && done_va && guest_read(&done, done_va, sizeof(done)))
         return -XEN_EFAULT;
-    for (uint64_t i = 0; i < n && !rc; ) {
+    for (i = 0; i < n && !rc && !(i && batch_over(&time, UPDATE_BATCH)); ) {
         unsigned k = (unsigned)min_of(n - i, (uint64_t)UPDATE_BATCH);
 
         rc = guest_read(batch, req_va + i * sizeof(batch[0]), k * sizeof(batch[0]));
@@ -314,6 +316,9 @@ int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t d
     }
     if (done_va && guest_write(done_va, &done, sizeof(done)))
         return -XEN_EFAULT;
+    if (time.over)
+        return hypercall_again(v, req_va + i * sizeof(batch[0]),
+                               (n - i) | MMU_UPDATE_PREEMPTED, done_va, domid);
     return rc;
 }
 

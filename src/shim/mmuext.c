@@ -4,6 +4,9 @@
 #include "shim/mmu.h"
 #include "shim/shim.h"
 
+/* Some clear pages, walk tables or wait for other vCPUs. */
+#define MMUEXT_COST 8
+
 static int64_t pin(const struct shim_vcpu *v, uint64_t mfn, unsigned level)
 {
     uint8_t *info;
@@ -139,7 +142,8 @@ static int64_t one(struct shim_vcpu *v, const struct mmuext_op *op)
 int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t done_va,
                   uint64_t domid)
 {
-    uint64_t n = count & ~MMU_UPDATE_PREEMPTED;
+    uint64_t n = count & ~MMU_UPDATE_PREEMPTED, i;
+    struct shim_batch batch = { 0 };
     uint32_t done = 0;
     int64_t rc = 0;
 
@@ -147,7 +151,7 @@ int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t
         return -XEN_ESRCH;
     if ((count & MMU_UPDATE_PREEMPTED) && done_va && guest_read(&done, done_va, sizeof(done)))
         return -XEN_EFAULT;
-    for (uint64_t i = 0; i < n; i++) {
+    for (i = 0; i < n && !(i && batch_over(&batch, MMUEXT_COST)); i++) {
         struct mmuext_op op;
 
         rc = guest_read(&op, ops_va + i * sizeof(op), sizeof(op));
@@ -159,5 +163,8 @@ int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t
     }
     if (done_va && guest_write(done_va, &done, sizeof(done)))
         return -XEN_EFAULT;
+    if (batch.over)
+        return hypercall_again(v, ops_va + i * sizeof(struct mmuext_op),
+                               (n - i) | MMU_UPDATE_PREEMPTED, done_va, domid);
     return rc;
 }

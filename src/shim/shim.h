@@ -126,6 +126,10 @@ struct shim_vcpu {
 
     struct shim_doorbells doorbells;
 
+    /* a hypercall is to be made again, with these arguments: batch.c */
+    bool again;
+    uint64_t again_arg[4];
+
     /* vcpu_time_info and runstate */
     struct vcpu_runstate_info runstate;
     uint64_t runstate_va;       /* guest address of its copy, 0: none */
@@ -219,6 +223,18 @@ void shim_iret(struct shim_vcpu *v, struct shim_regs *r);
 /* hypercall.c */
 void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r);
 
+/* batch.c: one goes through a list.  Zeroed to begin with. */
+struct shim_batch {
+    uint64_t end_ns;            /* 0: nobody has looked at the time yet */
+    unsigned cost;              /* since somebody has */
+    bool over;
+};
+/* Asked before every element but the first: true, it is time to stop.  cost is that of an
+ * element, 16 for one that may take some tens of microseconds. */
+bool batch_over(struct shim_batch *b, unsigned cost);
+/* What a call returns then: the arguments of a call for the rest. */
+int64_t hypercall_again(struct shim_vcpu *v, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3);
+
 /* access.c: what the guest points to.  0 or -EFAULT. */
 bool guest_range_ok(uint64_t va, uint64_t bytes);
 int guest_read(void *to, uint64_t from_va, uint64_t bytes);
@@ -229,7 +245,8 @@ bool mmu_frame_ok(uint64_t mfn);
 /* The same, and the guest has not given it back. */
 bool mmu_frame_held(uint64_t mfn);
 uint64_t *mmu_walk(uint64_t cr3, uint64_t va, unsigned *level);
-int64_t mmu_update(uint64_t req_va, uint64_t count, uint64_t done_va, uint64_t domid);
+int64_t mmu_update(struct shim_vcpu *v, uint64_t req_va, uint64_t count, uint64_t done_va,
+                   uint64_t domid);
 int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, uint64_t flags);
 /* The guest kernel's fault is one that Xen would have prevented: try again. */
 bool mmu_fault_fixed(struct shim_vcpu *v, uint64_t va, uint64_t error);

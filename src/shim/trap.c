@@ -16,7 +16,6 @@
 #define VECTOR_FIRST_EXTERNAL 32
 #define VECTOR_INT80       0x80
 
-#define SYSCALL_BYTES 2u
 #define HLT_BYTES   1u
 #define ERROR_IDT   2u      /* of #GP: the selector is an IDT entry */
 #define PF_USER     4u

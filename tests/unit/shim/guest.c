@@ -121,7 +121,7 @@ void event_attend(struct shim_vcpu *v)
 
 uint64_t time_now_ns(void)
 {
-    return fake_cpu.now_ns;
+    return fake_cpu.now_ns += fake_cpu.tick_ns;
 }
 
 void tlb_flush_local(void)

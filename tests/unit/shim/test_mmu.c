@@ -50,7 +50,7 @@ static int64_t update(uint64_t ptr, uint64_t val)
 {
     struct mmu_update u = { .ptr = ptr, .val = val };
 
-    return mmu_update((uint64_t)&u, 1, 0, DOMID_SELF);
+    return mmu_update(VCPU, (uint64_t)&u, 1, 0, DOMID_SELF);
 }
 
 static int64_t ext(unsigned cmd, uint64_t mfn)
@@ -259,16 +259,16 @@ static void a_batch_stops_at_the_first_fault(void **state)
                 .ptr = i == bad ? NOWHERE << PAGE_SHIFT : maddr_of(USER_VA, 1),
                 .val = i * PAGE_SIZE };
         done = 99;
-        assert_int_equal(mmu_update((uint64_t)u, array_size(u), (uint64_t)&done, DOMID_SELF),
+        assert_int_equal(mmu_update(VCPU, (uint64_t)u, array_size(u), (uint64_t)&done, DOMID_SELF),
                          bad < array_size(u) ? -XEN_EINVAL : 0);
         assert_int_equal(done, bad);
         if (bad)
             assert_int_equal(*entry_of(USER_VA, 1), (bad - 1) * PAGE_SIZE);
     }
-    assert_int_equal(mmu_update((uint64_t)u, 1, 0, 7), -XEN_ESRCH);
+    assert_int_equal(mmu_update(VCPU, (uint64_t)u, 1, 0, 7), -XEN_ESRCH);
     fake_cpu.missing = (uintptr_t)u;
     fake_cpu.missing_end = (uintptr_t)(u + 1);
-    assert_int_equal(mmu_update((uint64_t)u, 1, 0, DOMID_SELF), -XEN_EFAULT);
+    assert_int_equal(mmu_update(VCPU, (uint64_t)u, 1, 0, DOMID_SELF), -XEN_EFAULT);
 }
 
 static void flushes_as_asked(void **state)

@@ -35,7 +35,7 @@ struct fake_cpu {
     uint64_t steal_ns;                  /* what KVM has counted before it is asked; 0: never */
     uint16_t ldt;
     unsigned nr_swapgs, nr_invlpg, nr_flushes;
-    uint64_t now_ns;
+    uint64_t now_ns, tick_ns;           /* the time, and how it goes on when one looks */
     uint64_t invlpg_va;
     unsigned nr_outs;
     struct { uint16_t port; uint32_t value; } out[FAKE_OUTS_MAX];
