@@ -162,6 +162,13 @@ static int64_t update_va_mapping(struct shim_vcpu *v, const uint64_t *a)
     return mmu_update_va_mapping(v, a[0], a[1], a[2]);
 }
 
+static int64_t update_va_mapping_otherdomain(struct shim_vcpu *v, const uint64_t *a)
+{
+    int64_t rc = mmu_foreign((domid_t)a[3]);
+
+    return rc ? rc : update_va_mapping(v, a);
+}
+
 static int64_t set_timer_op(struct shim_vcpu *v, const uint64_t *a)
 {
     return time_set_singleshot(v, a[0], false);
@@ -372,7 +379,7 @@ static const hypercall_fn table[SHIM_NR_HYPERCALLS] = {
     [__HYPERVISOR_console_io] = hc_console_io,
     [__HYPERVISOR_grant_table_op] = hc_grant_table_op,
     [__HYPERVISOR_vm_assist] = vm_assist,
-    [__HYPERVISOR_update_va_mapping_otherdomain] = not_permitted,
+    [__HYPERVISOR_update_va_mapping_otherdomain] = update_va_mapping_otherdomain,
     [__HYPERVISOR_vcpu_op] = hc_vcpu_op,
     [__HYPERVISOR_set_segment_base] = set_segment_base,
     [__HYPERVISOR_mmuext_op] = hc_mmuext_op,

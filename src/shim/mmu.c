@@ -287,19 +287,46 @@ static int64_t update_one(const struct mmu_update *u)
     return -XEN_ENOSYS;
 }
 
-/* HYPERVISOR_mmu_update (public/xen.h); domid's upper half names a foreign page
- * table owner: there is no other domain, and one's own goes by DOMID_SELF alone. */
+int64_t mmu_foreign(domid_t domid)
+{
+    switch (domid) {
+    case DOMID_SELF:
+        return 0;
+    case 0:
+    case DOMID_IO:
+    case DOMID_XEN:
+        return -XEN_EPERM;
+    default:                /* its own number too: that is not foreign */
+        return -XEN_ESRCH;
+    }
+}
+
+/* The same for an update, which may do without frames of DOMID_IO's. */
+static int64_t update_foreign(const struct mmu_update *u, domid_t pages)
+{
+    if (pages == DOMID_IO)
+        return u->val & PTE_PRESENT ? -XEN_EINVAL : 0;
+    return mmu_foreign(pages);
+}
+
+/* HYPERVISOR_mmu_update (public/xen.h).  domid's lower half says whose frames are mapped,
+ * the upper, if not 0, by a number that is one more, whose tables they are mapped in. */
 int64_t mmu_update(struct shim_vcpu *v, uint64_t req_va, uint64_t count, uint64_t done_va,
                    uint64_t domid)
 {
     struct mmu_update batch[UPDATE_BATCH];
     struct shim_batch time = { 0 };
     uint64_t n = count & ~MMU_UPDATE_PREEMPTED, i;
-    uint32_t done = 0;
+    uint32_t done = 0, tables = (uint32_t)domid >> 16;
+    domid_t pages = (domid_t)domid;
     int64_t rc = 0;
 
-    if (domid != DOMID_SELF)
+    if (tables > 1 && tables - 1 != shim_domain.boot->domid)
         return -XEN_ESRCH;
+    if (mmu_foreign(pages) == -XEN_ESRCH)
+        return -XEN_ESRCH;
+    if (tables == 1)
+        pages = 0;
     if ((count & MMU_UPDATE_PREEMPTED) && done_va && guest_read(&done, done_va, sizeof(done)))
         return -XEN_EFAULT;
     for (i = 0; i < n && !rc && !(i && batch_over(&time, UPDATE_BATCH)); ) {
@@ -307,7 +334,9 @@ int64_t mmu_update(struct shim_vcpu *v, uint64_t req_va, uint64_t count, uint64_
 
         rc = guest_read(batch, req_va + i * sizeof(batch[0]), k * sizeof(batch[0]));
         for (unsigned j = 0; j < k && !rc; j++) {
-            rc = update_one(&batch[j]);
+            rc = update_foreign(&batch[j], pages);
+            if (!rc)
+                rc = update_one(&batch[j]);
             if (!rc) {
                 i++;
                 done++;

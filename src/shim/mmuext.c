@@ -11,7 +11,7 @@ static int64_t pin(const struct shim_vcpu *v, uint64_t mfn, unsigned level)
 {
     uint8_t *info;
 
-    if (!mmu_frame_ok(mfn))
+    if (!mmu_frame_held(mfn))
         return -XEN_EINVAL;
     info = &shim_domain.frame_info[mfn - shim_domain.boot->first_mfn];
     if ((*info & FRAME_PINNED) || mmu_frame_mapped_writable(v, mfn))
@@ -44,7 +44,7 @@ static int64_t unpin(uint64_t mfn)
 
 static int64_t new_base(struct shim_vcpu *v, uint64_t mfn)
 {
-    if (!mmu_frame_ok(mfn))
+    if (!mmu_frame_held(mfn))
         return -XEN_EINVAL;
     mmu_root_prepare(mfn, false);
     v->kernel_cr3 = mfn << PAGE_SHIFT;
@@ -54,7 +54,7 @@ static int64_t new_base(struct shim_vcpu *v, uint64_t mfn)
 
 static int64_t new_user_base(struct shim_vcpu *v, uint64_t mfn)
 {
-    if (mfn && !mmu_frame_ok(mfn))
+    if (mfn && !mmu_frame_held(mfn))
         return -XEN_EINVAL;
     if (mfn && shim_flag(SHIM_FLAG_TWO_ROOTS))
         mmu_root_prepare(mfn, mfn != v->kernel_cr3 >> PAGE_SHIFT);
@@ -82,14 +82,14 @@ static int64_t clear_or_copy(const struct mmuext_op *op)
 {
     void *to, *from;
 
-    if (!mmu_frame_ok(op->arg1.mfn))
+    if (!mmu_frame_writable(op->arg1.mfn))
         return -XEN_EINVAL;
     to = shim_dm(op->arg1.mfn << PAGE_SHIFT);
     if (op->cmd == MMUEXT_CLEAR_PAGE) {
         __builtin_memset(to, 0, PAGE_SIZE);
         return 0;
     }
-    if (!mmu_frame_ok(op->arg2.src_mfn))
+    if (!mmu_frame_held(op->arg2.src_mfn))
         return -XEN_EINVAL;
     from = shim_dm(op->arg2.src_mfn << PAGE_SHIFT);
     __builtin_memcpy(to, from, PAGE_SIZE);
@@ -147,8 +147,8 @@ int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t
     uint32_t done = 0;
     int64_t rc = 0;
 
-    if (domid != DOMID_SELF)
-        return -XEN_ESRCH;
+    if (mmu_foreign((domid_t)domid))
+        return mmu_foreign((domid_t)domid);
     if ((count & MMU_UPDATE_PREEMPTED) && done_va && guest_read(&done, done_va, sizeof(done)))
         return -XEN_EFAULT;
     for (i = 0; i < n && !(i && batch_over(&batch, MMUEXT_COST)); i++) {

@@ -245,6 +245,8 @@ bool mmu_frame_ok(uint64_t mfn);
 /* The same, and the guest has not given it back. */
 bool mmu_frame_held(uint64_t mfn);
 uint64_t *mmu_walk(uint64_t cr3, uint64_t va, unsigned *level);
+/* 0: it stands for the guest itself; else what Xen says to frames of that domain's. */
+int64_t mmu_foreign(domid_t domid);
 int64_t mmu_update(struct shim_vcpu *v, uint64_t req_va, uint64_t count, uint64_t done_va,
                    uint64_t domid);
 int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, uint64_t flags);

@@ -162,13 +162,35 @@ static void check_widths(void)
 
 static void check_domains(void)
 {
-    static const uint64_t others[] = { 12345, DOMID_XEN, DOMID_SELF | 7 << 16 };
+    const domid_t own = pv_own_domid();
+    const struct { domid_t domid; int64_t rc; } owners[] = {
+        { DOMID_SELF, 0 }, { own, -XEN_ESRCH }, { 12345, -XEN_ESRCH }, { 0, -XEN_EPERM },
+        { DOMID_XEN, -XEN_EPERM }, { DOMID_IO, -XEN_EPERM },
+    };
+    uint64_t *page = pv_page(), pte = *pv_pte((uint64_t)page, 1);
+    struct mmu_update u = { pv_pte_maddr((uint64_t)page, 1), pte };
+    uint32_t done;
 
-    for (unsigned i = 0; i < array_size(others); i++) {
-        CHECK_EQ(PV_CALL(mmu_update, 0, 0, 0, others[i]), -XEN_ESRCH);
-        if (others[i] < 0x10000)
-            CHECK_EQ(PV_CALL(mmuext_op, 0, 0, 0, others[i]), -XEN_ESRCH);
+    for (unsigned i = 0; i < array_size(owners); i++) {
+        CHECK_EQ(PV_CALL(mmuext_op, 0, 0, 0, owners[i].domid), owners[i].rc);
+        CHECK_EQ(PV_CALL(update_va_mapping_otherdomain, page, pte, 0, owners[i].domid),
+                 owners[i].rc);
+        /* of those that there are, each update asks */
+        CHECK_EQ(PV_CALL(mmu_update, 0, 0, 0, owners[i].domid),
+                 owners[i].rc == -XEN_ESRCH ? -XEN_ESRCH : 0);
+        done = 9;
+        CHECK_EQ(PV_CALL(mmu_update, &u, 1, &done, owners[i].domid),
+                 owners[i].domid == DOMID_IO ? -XEN_EINVAL : owners[i].rc);
+        CHECK_EQ(done, owners[i].rc == -XEN_ESRCH ? 9 : !owners[i].rc);
     }
+    /* and the owner of the tables */
+    CHECK_EQ(PV_CALL(mmu_update, &u, 1, 0, DOMID_SELF | (own + 1) << 16), 0);
+    CHECK_EQ(PV_CALL(mmu_update, &u, 1, 0, DOMID_SELF | 1 << 16), -XEN_EPERM);
+    CHECK_EQ(PV_CALL(mmu_update, &u, 1, 0, DOMID_SELF | 12346 << 16), -XEN_ESRCH);
+    CHECK_EQ(PV_CALL(mmu_update, &u, 1, 0, DOMID_SELF | (DOMID_SELF + 1u) << 16), -XEN_ESRCH);
+    u.val = 0;
+    CHECK_EQ(PV_CALL(mmu_update, &u, 1, 0, DOMID_IO), 0);
+    CHECK_EQ(*pv_pte((uint64_t)page, 1), 0);
 }
 
 /* The toolstack's calls find their version first, and then nothing is permitted. */

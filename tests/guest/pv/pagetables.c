@@ -146,7 +146,7 @@ static void check_pin(void)
 static void check_pages(void)
 {
     uint64_t *from = pv_page(), *to = pv_page();
-    uint64_t nowhere = ~(uint64_t)0 >> 20;
+    uint64_t nowhere = ~(uint64_t)0 >> 20, table;
 
     from[511] = 77;
     to[511] = 1;
@@ -157,10 +157,18 @@ static void check_pages(void)
     CHECK_EQ(ext(MMUEXT_CLEAR_PAGE, nowhere, 0), -XEN_EINVAL);
     CHECK_EQ(ext(MMUEXT_COPY_PAGE, nowhere, pv_mfn(from)), -XEN_EINVAL);
     CHECK_EQ(ext(MMUEXT_COPY_PAGE, pv_mfn(to), nowhere), -XEN_EINVAL);
+    /* a table is not written to, but may be read */
+    table = pv_pte_maddr((uint64_t)to, 4) >> PAGE_SHIFT;
+    CHECK_EQ(ext(MMUEXT_CLEAR_PAGE, table, 0), -XEN_EINVAL);
+    CHECK_EQ(ext(MMUEXT_COPY_PAGE, table, pv_mfn(from)), -XEN_EINVAL);
+    CHECK_EQ(ext(MMUEXT_COPY_PAGE, pv_mfn(to), table), 0);
     CHECK_EQ(ext(99, 0, 0), -XEN_ENOSYS);
     CHECK_EQ(ext(MMUEXT_NEW_BASEPTR, nowhere, 0), -XEN_EINVAL);
     CHECK_EQ(ext(MMUEXT_NEW_USER_BASEPTR, nowhere, 0), -XEN_EINVAL);
     CHECK_EQ(ext(MMUEXT_FLUSH_CACHE, 0, 0), -XEN_EACCES);
+    CHECK_EQ(ext(MMUEXT_FLUSH_CACHE_GLOBAL, 0, 0), -XEN_EINVAL);
+    CHECK_EQ(ext(MMUEXT_MARK_SUPER, 0, 0), -XEN_EOPNOTSUPP);
+    CHECK_EQ(ext(MMUEXT_UNMARK_SUPER, 0, 0), -XEN_EOPNOTSUPP);
 }
 
 /* A write that the tables above the last forbid is a fault like any other. */
