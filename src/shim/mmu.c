@@ -449,7 +449,7 @@ static bool table_maps(uint64_t mfn, unsigned level, uint64_t first_mfn, uint64_
 
 bool mmu_frames_mapped(const struct shim_vcpu *v, uint64_t first_mfn, uint64_t nr)
 {
-    uint64_t nr_tables = shim_domain.boot->max_pages / 16;
+    uint64_t nr_tables = shim_domain.boot->max_pages / 64 + PTE_ENTRIES;
 
     return table_maps(v->kernel_cr3 >> PAGE_SHIFT, 4, first_mfn, nr, &nr_tables);
 }

@@ -211,6 +211,8 @@ static int create_vcpus(struct pv_machine *m, unsigned nr, struct err *e)
     return 0;
 }
 
+_Static_assert(VM_GRANT_FRAMES_MAX <= GNTTAB_FRAMES_MAX, "the shim's region has room");
+
 static void fill_boot(struct pv_machine *m, const struct vm_config *c, unsigned domid)
 {
     struct shim_boot *b = m->memory.boot;

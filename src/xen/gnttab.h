@@ -19,9 +19,8 @@
 
 #define GNTTAB_HANDLES_MAX 256
 
-/* Xen's limits where its command line does not say otherwise. */
-#define GNTTAB_FRAMES_MAX  64
-#define GNTTAB_VERSION_MAX 2
+/* Xen's limit where its command line does not say otherwise. */
+#define GNTTAB_FRAMES_MAX 64
 
 /* The memory and the page tables of the guest.  flags are GNTMAP_*, results GNTST_*. */
 struct gnttab_mapper {
