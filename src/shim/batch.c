@@ -9,6 +9,8 @@
  * on registers of arguments afterwards, and some calls say in their arguments where to go
  * on.  A part does one element at least, so a call ends however short of time it is.
  *
+ * EVTCHNOP_reset, which has no list, stops by itself after so many ports (evtchn.c).
+ *
  * A multicall stops between its calls.  A call of its that stops leaves its new arguments
  * in the list, where it stays first in line. */
 #include "shim/shim.h"
@@ -33,9 +35,11 @@ bool batch_over(struct shim_batch *b, unsigned cost)
     return b->over;
 }
 
-int64_t hypercall_again(struct shim_vcpu *v, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3)
+int64_t hypercall_again(struct shim_vcpu *v, uint64_t nr, uint64_t a0, uint64_t a1, uint64_t a2,
+                        uint64_t a3)
 {
     v->again = true;
+    v->again_nr = nr;
     v->again_arg[0] = a0;
     v->again_arg[1] = a1;
     v->again_arg[2] = a2;

@@ -122,7 +122,8 @@ int64_t console_io(struct shim_vcpu *v, uint64_t cmd, uint64_t count, uint64_t a
         uint64_t n;
 
         if (done && batch_over(&batch, CONSOLE_COST))
-            return hypercall_again(v, cmd, count - done, arg_va + done, 0);
+            return hypercall_again(v, __HYPERVISOR_console_io, cmd, count - done, arg_va + done,
+                                   0);
         n = min_of(count - done, (uint64_t)SHIM_TEXT_BYTES);
 
         if (guest_read(v->status->text, arg_va + done, n))

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Event channels between the guest, its vCPUs and the host: the Xen core's ops,
  * the links to the host, interrupts.  See xen/hostlink.h for the life of a link. */
+#include <errno.h>
+
 #include "shim/cpu.h"
 #include "shim/shim.h"
 
@@ -198,6 +200,9 @@ int64_t event_channel_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
     if (guest_read(arg, arg_va, shape->arg_bytes))
         return -XEN_EFAULT;
     rc = evtchn_op_call(&shim_domain.evtchn, (unsigned)cmd, arg);
+    if (rc == -ERESTART)
+        return hypercall_again(v, __HYPERVISOR_event_channel_op, EVTCHNOP_RESET_CONT, arg_va, 0,
+                               0);
     if (!rc && shape->copy_back && guest_write(arg_va, arg, shape->arg_bytes))
         return -XEN_EFAULT;
     return rc;

@@ -237,5 +237,6 @@ int64_t memory_exchange(struct shim_vcpu *v, uint64_t arg_va)
     if (guest_write(arg_va + offsetof(struct xen_memory_exchange, nr_exchanged),
                     &x.arg.nr_exchanged, sizeof(x.arg.nr_exchanged)))
         return -XEN_EFAULT;
-    return batch.over ? hypercall_again(v, XENMEM_exchange, arg_va, 0, 0) : rc;
+    return !batch.over ? rc :
+           hypercall_again(v, __HYPERVISOR_memory_op, XENMEM_exchange, arg_va, 0, 0);
 }

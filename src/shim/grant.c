@@ -165,6 +165,7 @@ int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint6
         rc = one(cmd, shape, arg_va + i * shape->arg_bytes);
     flush_after(v, cmd);
     if (batch.over)
-        return hypercall_again(v, cmd, arg_va + i * shape->arg_bytes, count - i, 0);
+        return hypercall_again(v, __HYPERVISOR_grant_table_op, cmd,
+                               arg_va + i * shape->arg_bytes, count - i, 0);
     return rc;
 }

@@ -23,7 +23,7 @@ static int64_t set_trap_table(struct shim_vcpu *v, const uint64_t *a)
         struct trap_info t;
 
         if (va != a[0] && batch_over(&batch, 1))
-            return hypercall_again(v, va, 0, 0, 0);
+            return hypercall_again(v, __HYPERVISOR_set_trap_table, va, 0, 0, 0);
         if (guest_read(&t, va, sizeof(t)))
             return -XEN_EFAULT;
         if (!t.address)
@@ -455,6 +455,7 @@ static void multicall(struct shim_vcpu *v, struct shim_regs *r)
                  call(v, e.op, (const uint64_t *)e.args);
         if (v->again) {
             v->again = false;
+            e.op = v->again_nr;
             __builtin_memcpy(e.args, v->again_arg, sizeof(v->again_arg));
             if (guest_write(va, &e, sizeof(e)))
                 return;
@@ -483,7 +484,7 @@ void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r)
         r->rax = (uint64_t)call(v, nr, args);
         if (unlikely(v->again)) {
             v->again = false;
-            call_again(r, nr, v->again_arg[0], v->again_arg[1]);
+            call_again(r, v->again_nr, v->again_arg[0], v->again_arg[1]);
             r->rdx = v->again_arg[2];
             r->r10 = v->again_arg[3];
         }

@@ -251,7 +251,8 @@ static int64_t reservation(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
         break;
     }
     if (batch.over)
-        return hypercall_again(v, (cmd & MEMORY_OP_CMD_MASK) | done << MEMORY_OP_EXTENT_SHIFT,
+        return hypercall_again(v, __HYPERVISOR_memory_op,
+                               (cmd & MEMORY_OP_CMD_MASK) | done << MEMORY_OP_EXTENT_SHIFT,
                                arg_va, 0, 0);
     return (int64_t)done;
 }

@@ -346,7 +346,7 @@ int64_t mmu_update(struct shim_vcpu *v, uint64_t req_va, uint64_t count, uint64_
     if (done_va && guest_write(done_va, &done, sizeof(done)))
         return -XEN_EFAULT;
     if (time.over)
-        return hypercall_again(v, req_va + i * sizeof(batch[0]),
+        return hypercall_again(v, __HYPERVISOR_mmu_update, req_va + i * sizeof(batch[0]),
                                (n - i) | MMU_UPDATE_PREEMPTED, done_va, domid);
     return rc;
 }

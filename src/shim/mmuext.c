@@ -164,7 +164,7 @@ int64_t mmuext_op(struct shim_vcpu *v, uint64_t ops_va, uint64_t count, uint64_t
     if (done_va && guest_write(done_va, &done, sizeof(done)))
         return -XEN_EFAULT;
     if (batch.over)
-        return hypercall_again(v, ops_va + i * sizeof(struct mmuext_op),
+        return hypercall_again(v, __HYPERVISOR_mmuext_op, ops_va + i * sizeof(struct mmuext_op),
                                (n - i) | MMU_UPDATE_PREEMPTED, done_va, domid);
     return rc;
 }

@@ -126,9 +126,9 @@ struct shim_vcpu {
 
     struct shim_doorbells doorbells;
 
-    /* a hypercall is to be made again, with these arguments: batch.c */
+    /* a hypercall is to be made again, or another, with these arguments: batch.c */
     bool again;
-    uint64_t again_arg[4];
+    uint64_t again_nr, again_arg[4];
 
     /* vcpu_time_info and runstate */
     struct vcpu_runstate_info runstate;
@@ -232,8 +232,9 @@ struct shim_batch {
 /* Asked before every element but the first: true, it is time to stop.  cost is that of an
  * element, 16 for one that may take some tens of microseconds. */
 bool batch_over(struct shim_batch *b, unsigned cost);
-/* What a call returns then: the arguments of a call for the rest. */
-int64_t hypercall_again(struct shim_vcpu *v, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3);
+/* What a call returns then: the number and the arguments of a call for the rest. */
+int64_t hypercall_again(struct shim_vcpu *v, uint64_t nr, uint64_t a0, uint64_t a1, uint64_t a2,
+                        uint64_t a3);
 
 /* access.c: what the guest points to.  0 or -EFAULT. */
 bool guest_range_ok(uint64_t va, uint64_t bytes);

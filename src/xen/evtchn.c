@@ -406,30 +406,45 @@ int evtchn_set_priority(struct evtchn_domain *d, const struct evtchn_set_priorit
 }
 
 /* The lock is taken anew for each port, so that other vCPUs wait for one at most. */
-int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op)
+/* Ports looked at in one go: some 100 us' worth. */
+#define RESET_PORTS 2048
+
+/* One part of it at a time; d->resetting from the first to the last.  A guest that takes
+ * part in the same one twice at once closes ports twice, which is as good as once. */
+int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op, bool resume)
 {
     int ret = domain_check(d, op->dom);
+    uint32_t port, end;
 
     if (ret)
         return ret;
     spin_lock(&d->lock);
-    if (d->resetting)
+    if (d->resetting != resume) {
         ret = -EBUSY;
-    d->resetting = true;
+    } else if (!resume) {
+        d->resetting = true;
+        d->reset_next = 1;
+    }
+    port = d->reset_next;
     spin_unlock(&d->lock);
     if (ret)
         return ret;
-    for (uint32_t port = 1; evtchn_port_at(d, port) && load_relaxed(&d->nr_ports_used); port++) {
+    for (end = port + RESET_PORTS;
+         port < end && evtchn_port_at(d, port) && load_relaxed(&d->nr_ports_used); port++) {
         spin_lock(&d->lock);
         port_close(d, port);
         spin_unlock(&d->lock);
     }
     spin_lock(&d->lock);
-    if (d->nr_ports_used)
+    if (port == end) {
+        d->reset_next = port;
+        ret = -ERESTART;
+    } else if (d->nr_ports_used) {
         ret = -EAGAIN;      /* another vCPU opened ports meanwhile */
-    else
+    } else {
         evtchn_fifo_stop(d);
-    d->resetting = false;
+    }
+    d->resetting = ret == -ERESTART;
     spin_unlock(&d->lock);
     return ret;
 }

@@ -115,6 +115,7 @@ struct evtchn_domain {
     uint32_t nr_ports_valid;    /* ports below this have a struct evtchn_port */
     uint32_t free_hint;         /* no free port below this one */
     bool resetting;             /* EVTCHNOP_reset is under way */
+    uint32_t reset_next;        /* and has come so far */
     struct evtchn_port *ports[EVTCHN_PORT_PAGES];
     uint32_t virq_port[EVTCHN_VCPUS_MAX][NR_VIRQS];     /* 0: not bound */
 
@@ -156,7 +157,10 @@ int evtchn_close(struct evtchn_domain *d, const struct evtchn_close *op);
 int evtchn_send(struct evtchn_domain *d, const struct evtchn_send *op);
 int evtchn_status(struct evtchn_domain *d, struct evtchn_status *op);
 int evtchn_unmask(struct evtchn_domain *d, const struct evtchn_unmask *op);
-int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op);
+/* In parts: -ERESTART: there is more to do, by EVTCHNOP_RESET_CONT, for which resume is
+ * true. */
+int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op, bool resume);
+#define EVTCHNOP_RESET_CONT 14      /* the public header keeps its name to Xen */
 int evtchn_init_control(struct evtchn_domain *d, struct evtchn_init_control *op);
 int evtchn_expand_array(struct evtchn_domain *d, const struct evtchn_expand_array *op);
 int evtchn_set_priority(struct evtchn_domain *d, const struct evtchn_set_priority *op);

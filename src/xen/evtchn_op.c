@@ -21,6 +21,7 @@ static const struct evtchn_op_shape shapes[] = {
     SHAPE(init_control, true),
     SHAPE(expand_array, false),
     SHAPE(set_priority, false),
+    [EVTCHNOP_RESET_CONT] = { sizeof(struct evtchn_reset), false },
 };
 
 _Static_assert(sizeof(struct evtchn_status) <= EVTCHN_OP_ARG_BYTES_MAX &&
@@ -45,7 +46,8 @@ int evtchn_op_call(struct evtchn_domain *d, unsigned cmd, void *arg)
     case EVTCHNOP_bind_ipi:         return evtchn_bind_ipi(d, arg);
     case EVTCHNOP_bind_vcpu:        return evtchn_bind_vcpu(d, arg);
     case EVTCHNOP_unmask:           return evtchn_unmask(d, arg);
-    case EVTCHNOP_reset:            return evtchn_reset(d, arg);
+    case EVTCHNOP_reset:            return evtchn_reset(d, arg, false);
+    case EVTCHNOP_RESET_CONT:       return evtchn_reset(d, arg, true);
     case EVTCHNOP_init_control:     return evtchn_init_control(d, arg);
     case EVTCHNOP_expand_array:     return evtchn_expand_array(d, arg);
     case EVTCHNOP_set_priority:     return evtchn_set_priority(d, arg);

@@ -99,7 +99,7 @@ static void step_run(struct guest *g, const struct step *s)
         break;
     case 9:
         if (s->a == 0) {
-            require(!evtchn_reset(d, &(struct evtchn_reset){ DOMID_SELF }));
+            require(!guest_reset(d, DOMID_SELF));
             require(d->nr_ports_used == 0);
         }
         break;

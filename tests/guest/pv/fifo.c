@@ -8,6 +8,7 @@
 
 #include <xen/memory.h>
 
+#define RESET_CONT 14               /* EVTCHNOP_reset_cont, by which Xen goes on with one */
 #define WORDS_PER_PAGE 1024
 #define NR_WORDS  EVTCHN_FIFO_NR_CHANNELS
 #define PENDING   ((event_word_t)1 << EVTCHN_FIFO_PENDING)
@@ -309,6 +310,7 @@ static void check_2_level_again(void)
 static void check_all_ports(void)
 {
     struct evtchn_bind_ipi ipi = { .vcpu = 0 };
+    struct evtchn_reset self = { .dom = DOMID_SELF };
     uint32_t port;
 
     fifo_begin();
@@ -331,6 +333,8 @@ static void check_all_ports(void)
     CHECK_EQ(port, UINT32_MAX);         /* each odd one was taken, down to 1 */
     CHECK_EQ(event_take(0), 0);
     CHECK_EQ(reset(), 0);
+    CHECK_EQ(PV_CALL(event_channel_op, RESET_CONT, &self), -XEN_EBUSY);
+    CHECK_EQ(bind_ipi(0), 1);
 }
 
 /* ---- a second vCPU takes what this one sends ---- */

@@ -5,6 +5,7 @@
 #ifndef XENOLITH_TESTS_EVTCHN_GUEST_H
 #define XENOLITH_TESTS_EVTCHN_GUEST_H
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,6 +142,17 @@ static inline int guest_host_unbind(struct guest *g, uint32_t port, uint32_t lin
     if (!ret)
         g->link_port[link] = 0;
     return ret;
+}
+
+/* The whole of EVTCHNOP_reset. */
+static inline int guest_reset(struct evtchn_domain *d, domid_t dom)
+{
+    struct evtchn_reset op = { dom };
+    int rc = evtchn_reset(d, &op, false);
+
+    while (rc == -ERESTART)
+        rc = evtchn_reset(d, &op, true);
+    return rc;
 }
 
 static inline enum evtchn_state guest_state(const struct guest *g, uint32_t port)

@@ -324,7 +324,7 @@ static void reset_goes_back_to_the_2_level_abi(void **state)
     uint32_t port = ipi_open(g, 1);
 
     port_send(g, port);
-    assert_int_equal(evtchn_reset(&g->d, &(struct evtchn_reset){ DOMID_SELF }), 0);
+    assert_int_equal(guest_reset(&g->d, DOMID_SELF), 0);
     memset(g->memory, 0, GUEST_PAGES * PAGE_SIZE);
     guest_check(g);
     port = ipi_open(g, 1);
@@ -367,7 +367,7 @@ static void all_131071_ports_can_be_open_and_pending(void **state)
         assert_int_equal(event_take(&c, &fired), port);
     assert_int_equal(event_take(&c, &fired), 0);
     assert_int_equal(g->kicks[0], 1);
-    assert_int_equal(evtchn_reset(&g->d, &(struct evtchn_reset){ DOMID_SELF }), 0);
+    assert_int_equal(guest_reset(&g->d, DOMID_SELF), 0);
     guest_check(g);
     guest_free(g);
 }
@@ -527,7 +527,7 @@ static void reset_outwaits_senders(void **state)
 
         evtchn_bind_ipi(&t.g->d, &(struct evtchn_bind_ipi){ .vcpu = 0 });
         sched_yield();
-        require(!evtchn_reset(&t.g->d, &(struct evtchn_reset){ DOMID_SELF }));
+        require(!guest_reset(&t.g->d, DOMID_SELF));
         memset(page, 0, PAGE_SIZE);             /* plain writes: a data race if not */
         memset(control(t.g, 0), 0, PAGE_SIZE);
         for (unsigned i = 0; i < PAGE_SIZE / 8; i++)
@@ -545,7 +545,7 @@ static void *reset_run(void *arg)
 {
     struct traffic *t = arg;
 
-    require(!evtchn_reset(&t->g->d, &(struct evtchn_reset){ DOMID_SELF }));
+    require(!guest_reset(&t->g->d, DOMID_SELF));
     store_release(&t->done, 1);
     return NULL;
 }

@@ -229,7 +229,7 @@ static void abi_step(struct trial *t)
 
     switch (pick(t, 40)) {
     case 0:
-        require(!evtchn_reset(d, &(struct evtchn_reset){ DOMID_SELF }));
+        require(!guest_reset(d, DOMID_SELF));
         model_reset(&t->m);
         memset(t->g->memory, 0, (ARRAY_GFN + 2) * PAGE_SIZE);
         memset(t->control, 0, sizeof(t->control));

@@ -95,10 +95,8 @@ static int row_run(struct guest *g, const struct row *r, uint32_t *out)
         struct evtchn_unmask op = { .port = r->a };
         return evtchn_unmask(d, &op);
     }
-    case RESET: {
-        struct evtchn_reset op = { .dom = r->a };
-        return evtchn_reset(d, &op);
-    }
+    case RESET:
+        return guest_reset(d, r->a);
     case PRIORITY: {
         struct evtchn_set_priority op = { .port = r->a, .priority = r->b };
         return evtchn_set_priority(d, &op);
@@ -279,6 +277,28 @@ static void reset_during_a_reset_is_refused(void **state)
     guest_free(g);
 }
 
+/* So many ports that it stops between: it is one reset all the same. */
+static void reset_of_many_ports_goes_in_parts(void **state)
+{
+    struct guest *g = guest_create(1);
+    const struct evtchn_reset op = { DOMID_SELF };
+    struct evtchn_alloc_unbound a = { .dom = DOMID_SELF };
+
+    for (unsigned i = 0; i < 4000; i++)
+        assert_int_equal(evtchn_alloc_unbound(&g->d, &a), 0);
+    assert_int_equal(evtchn_reset(&g->d, &op, true), -EBUSY);
+    assert_int_equal(evtchn_reset(&g->d, &op, false), -ERESTART);
+    assert_int_equal(guest_state(g, 1), EVTCHN_STATE_FREE);
+    assert_int_equal(guest_state(g, 4000), EVTCHN_STATE_UNBOUND);
+    assert_int_equal(evtchn_reset(&g->d, &op, false), -EBUSY);
+    assert_int_equal(evtchn_reset(&g->d, &op, true), 0);
+    assert_int_equal(guest_state(g, 4000), EVTCHN_STATE_FREE);
+    assert_int_equal(g->d.nr_ports_used, 0);
+    assert_int_equal(evtchn_reset(&g->d, &op, true), -EBUSY);
+    assert_int_equal(evtchn_reset(&g->d, &op, false), 0);
+    guest_free(g);
+}
+
 static void host_connects_only_to_ports_waiting_for_it(void **state)
 {
     CHECK({ ALLOC_UNBOUND, DOMID_SELF, 0, 0, 1 }, { ALLOC_UNBOUND, DOMID_SELF, 5, 0, 2 },
@@ -411,7 +431,7 @@ static void every_command_has_a_shape_and_an_answer(void **state)
 {
     struct guest *g = guest_create(1);
 
-    for (unsigned cmd = 0; cmd <= EVTCHNOP_set_priority; cmd++) {
+    for (unsigned cmd = 0; cmd <= EVTCHNOP_RESET_CONT; cmd++) {
         uint64_t arg[EVTCHN_OP_ARG_BYTES_MAX / 8] = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
         const struct evtchn_op_shape *shape = evtchn_op_shape(cmd);
 
@@ -419,8 +439,8 @@ static void every_command_has_a_shape_and_an_answer(void **state)
         assert_in_range(shape->arg_bytes, 2, EVTCHN_OP_ARG_BYTES_MAX);
         assert_true(evtchn_op_call(&g->d, cmd, arg) < 0);
     }
-    assert_null(evtchn_op_shape(EVTCHNOP_set_priority + 1));
-    assert_int_equal(evtchn_op_call(&g->d, EVTCHNOP_set_priority + 1, NULL), -ENOSYS);
+    assert_null(evtchn_op_shape(EVTCHNOP_RESET_CONT + 1));
+    assert_int_equal(evtchn_op_call(&g->d, EVTCHNOP_RESET_CONT + 1, NULL), -ENOSYS);
     guest_free(g);
 }
 
@@ -452,6 +472,7 @@ int main(void)
         cmocka_unit_test(port_limit_of_the_domain_is_kept),
         cmocka_unit_test(no_page_left_fails_the_call_and_nothing_else),
         cmocka_unit_test(domain_needs_1_to_64_vcpus),
+        cmocka_unit_test(reset_of_many_ports_goes_in_parts),
         cmocka_unit_test(every_command_has_a_shape_and_an_answer),
     };
 
