@@ -405,12 +405,12 @@ int evtchn_set_priority(struct evtchn_domain *d, const struct evtchn_set_priorit
     return ops->set_priority(d, op->port, op->priority);
 }
 
-/* The lock is taken anew for each port, so that other vCPUs wait for one at most. */
 /* Ports looked at in one go: some 100 us' worth. */
 #define RESET_PORTS 2048
 
-/* One part of it at a time; d->resetting from the first to the last.  A guest that takes
- * part in the same one twice at once closes ports twice, which is as good as once. */
+/* One part of it at a time; d->resetting from the first to the last.  The lock is taken anew
+ * for each port, so that other vCPUs wait for one at most.  A guest that takes part in the
+ * same one twice at once closes ports twice, which is as good as once. */
 int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op, bool resume)
 {
     int ret = domain_check(d, op->dom);
