@@ -56,10 +56,11 @@ json_t *ctl_config_json(const struct vm_config *c)
         json_array_append_new(vcpus, json_integer(i));
     for (unsigned i = 0; i < c->nr_disks; i++)
         json_array_append_new(disks, disk(&c->disks[i]));
-    build = json_pack("{s:i, s:o, s:I, s:I, s:i, s:i, s:o, s:o}", "max_vcpus", (int)c->maxvcpus,
-                      "avail_vcpus", vcpus,
+    build = json_pack("{s:i, s:o, s:I, s:I, s:i, s:i, s:i, s:o, s:o}",
+                      "max_vcpus", (int)c->maxvcpus, "avail_vcpus", vcpus,
                       "max_memkb", (json_int_t)(c->maxmem_bytes / KIB),
                       "target_memkb", (json_int_t)(c->memory_bytes / KIB),
+                      "event_channels", (int)c->max_event_channels,
                       "max_grant_frames", (int)c->max_grant_frames,
                       "max_grant_version", (int)c->max_grant_version,
                       "kernel", text(c->kernel), "cmdline", text(c->cmdline));

@@ -108,6 +108,7 @@ struct shim_boot {
     uint32_t store_port, console_port;  /* connected to links 0 and 1 */
     uint32_t store_mfn, console_mfn;    /* their rings, granted to domain 0 */
     uint32_t grant_frames_max, grant_version_max;
+    uint32_t evtchn_port_max;
     uint64_t xcr0;
 
     /* guest ns = ((tsc - tsc_start) << shift, or >> -shift) * mul >> 32 */

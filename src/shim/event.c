@@ -81,6 +81,7 @@ void event_init(void)
     if (evtchn_domain_init(&shim_domain.evtchn, &ops, NULL, shim_domain.shared, b->nr_vcpus,
                            (domid_t)b->domid))
         shim_crash(NULL, "event channels cannot be set up");
+    shim_domain.evtchn.nr_ports_limit = b->evtchn_port_max + 1;
     for (uint32_t link = 0; link < 2; link++) {
         if (evtchn_reserve_host(&shim_domain.evtchn, port[link], link))
             shim_crash(NULL, "port %u cannot be set up", port[link]);

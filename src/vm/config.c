@@ -281,6 +281,16 @@ static int read_vcpus(struct reading *r)
     return 0;
 }
 
+static int read_event_channels(struct reading *r)
+{
+    int64_t max = VM_EVENT_CHANNELS_MAX;
+    int rc = xlcfg_get_number(r->x, "max_event_channels", VM_EVENT_CHANNELS_MIN,
+                              VM_EVENT_CHANNELS_MAX, &max, r->e);
+
+    r->c->max_event_channels = (unsigned)max;
+    return rc;
+}
+
 static int read_grants(struct reading *r)
 {
     int64_t frames = VM_GRANT_FRAMES_MAX, version = VM_GRANT_VERSION_MAX;
@@ -364,8 +374,8 @@ static int read_disks(struct reading *r)
 static int read_all(struct reading *r)
 {
     static int (*const subjects[])(struct reading *) = {
-        read_type, read_name, read_uuid, read_kernel, read_memory, read_vcpus, read_grants,
-        read_ring, read_actions, read_disks,
+        read_type, read_name, read_uuid, read_kernel, read_memory, read_vcpus,
+        read_event_channels, read_grants, read_ring, read_actions, read_disks,
     };
 
     warn_of_keys(r->x);

@@ -60,6 +60,7 @@ struct vm_config {
     uint8_t uuid[16];           /* given or made at random */
     enum vm_action on_poweroff, on_reboot, on_watchdog, on_crash, on_soft_reset;
     enum vm_ring ring;          /* Xenolith's own key */
+    unsigned max_event_channels;    /* the highest port the guest may open */
     unsigned max_grant_frames;  /* 1 .. VM_GRANT_FRAMES_MAX */
     unsigned max_grant_version; /* 1 or 2 */
     unsigned max_queues;        /* Xenolith's own key: disk queues, 0: as many as vCPUs */
@@ -68,6 +69,8 @@ struct vm_config {
 };
 
 #define VM_VCPUS_MAX 64
+#define VM_EVENT_CHANNELS_MIN 8                 /* the first are the toolstack's */
+#define VM_EVENT_CHANNELS_MAX 131071            /* of the FIFO ABI's, all but 0 */
 #define VM_GRANT_FRAMES_MAX 64                  /* Xen's default, and its limit with it */
 #define VM_GRANT_VERSION_MAX 2
 #define VM_DISKS_MAX 128

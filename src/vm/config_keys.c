@@ -6,9 +6,10 @@
 #include "base/types.h"
 
 static const char *const honoured[] = {
-    "builder", "cmdline", "disk", "extra", "kernel", "max_grant_frames", "max_grant_version",
-    "max_queues", "maxmem", "maxvcpus", "memory", "name", "on_crash", "on_poweroff", "on_reboot",
-    "on_soft_reset", "on_watchdog", "ramdisk", "ring", "root", "type", "uuid", "vcpus",
+    "builder", "cmdline", "disk", "extra", "kernel", "max_event_channels", "max_grant_frames",
+    "max_grant_version", "max_queues", "maxmem", "maxvcpus", "memory", "name", "on_crash",
+    "on_poweroff", "on_reboot", "on_soft_reset", "on_watchdog", "ramdisk", "ring", "root", "type",
+    "uuid", "vcpus",
 };
 
 /* The rest of what xl of Xen 4.17 reads from a domain's file. */
@@ -21,7 +22,7 @@ static const char *const ignored[] = {
     "device_model_version", "device_tree", "display", "dm_restrict", "driver_domain", "dtdev",
     "e820_host", "extratime", "firmware", "firmware_override", "gfx_passthru", "gic_version", "hap",
     "hdtype", "hpet", "init_seclabel", "iomem", "ioports", "irqs", "keymap", "latency", "localtime",
-    "max_event_channels", "max_maptrack_frames", "mca_caps", "mmio_hole", "ms_vm_genid",
+    "max_maptrack_frames", "mca_caps", "mmio_hole", "ms_vm_genid",
     "msr_relaxed", "nestedhvm", "nographic", "nomigrate", "nx", "oos", "opengl", "p9", "pae",
     "passthrough", "pci", "pci_msitranslate", "pci_permissive", "pci_power_mgmt", "pci_seize",
     "period", "pool", "pvcalls", "pvshim", "pvshim_cmdline", "pvshim_extra", "pvshim_path", "rdm",

@@ -231,6 +231,7 @@ static void fill_boot(struct pv_machine *m, const struct vm_config *c, unsigned 
     b->console_port = PV_CONSOLE_PORT;
     b->store_mfn = (uint32_t)m->built.store_mfn;
     b->console_mfn = (uint32_t)m->built.console_mfn;
+    b->evtchn_port_max = c->max_event_channels;
     b->grant_frames_max = c->max_grant_frames;
     b->grant_version_max = c->max_grant_version;
     m->memory.grants.nr_frames_max = c->max_grant_frames;

@@ -186,10 +186,27 @@ static void check_nmi_lost(void)
     CHECK_EQ(pv_nr_nmis, 2);
 }
 
+/* The xl.cfg has max_event_channels=9: port 9 is the last one, whatever the ABI has. */
+static void check_limit(void)
+{
+    struct evtchn_bind_ipi b = { .vcpu = 0 };
+    uint32_t last = 0;
+    int64_t rc;
+
+    while (!(rc = PV_CALL(event_channel_op, EVTCHNOP_bind_ipi, &b)))
+        last = b.port;
+    CHECK_EQ(rc, -XEN_ENOSPC);
+    CHECK_EQ(last, 9);
+}
+
 void test_main(void)
 {
     pv_event_handler = upcall;
     CHECK_EQ(PV_CALL(vcpu_op, VCPUOP_stop_periodic_timer, 0, 0), 0);
+    if (pv_word("limit")) {
+        check_limit();
+        return;
+    }
     check_send(bind_ipi());
     check_refused();
     check_poll();

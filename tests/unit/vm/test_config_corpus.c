@@ -68,11 +68,12 @@ static void print_config(FILE *out, const struct vm_config *c)
     fprintf(out, "file=%s name=%s type=%d uuid=%s\n", c->file, c->name, (int)c->type, uuid);
     fprintf(out, "kernel=%s ramdisk=%s\n", c->kernel, c->ramdisk ? c->ramdisk : "(none)");
     fprintf(out, "cmdline=%s\n", c->cmdline);
-    fprintf(out, "memory=%llu maxmem=%llu vcpus=%u maxvcpus=%u grant_frames=%u grant_version=%u "
-            "ring=%s max_queues=%u\n",
+    fprintf(out, "memory=%llu maxmem=%llu vcpus=%u maxvcpus=%u event_channels=%u "
+            "grant_frames=%u grant_version=%u ring=%s max_queues=%u\n",
             (unsigned long long)(c->memory_bytes / MIB),
             (unsigned long long)(c->maxmem_bytes / MIB), c->vcpus, c->maxvcpus,
-            c->max_grant_frames, c->max_grant_version, rings[c->ring], c->max_queues);
+            c->max_event_channels, c->max_grant_frames, c->max_grant_version, rings[c->ring],
+            c->max_queues);
     fprintf(out, "on: poweroff=%s reboot=%s watchdog=%s crash=%s soft_reset=%s\n",
             actions[c->on_poweroff], actions[c->on_reboot], actions[c->on_watchdog],
             actions[c->on_crash], actions[c->on_soft_reset]);
