@@ -165,18 +165,18 @@ class World:
 
 
 class Guest:
-    """A Debian guest that runs a script: see image/init."""
+    """A Debian guest that runs a script: see image/init.  A key that is None is left out."""
 
     def __init__(self, world, script="", name="guest", vcpus=1, memory=256, disks=(),
-                 tools=False, words="", **keys):
+                 tools=False, words="", base="base.cpio", **keys):
         self.world = world
         self.name = name
         self.seen = 0
         self.script = world.path(f"{name}.script")
         self.script.write_text(script)
-        initrd = world.path(f"{name}.cpio")
+        self.initrd = initrd = world.path(f"{name}.cpio")
         here = pathlib.Path(__file__).parent
-        subprocess.run([here / "mkinitrd", "with", world.files / "base.cpio", self.script,
+        subprocess.run([here / "mkinitrd", "with", world.files / base, self.script,
                         initrd], check=True, timeout=HANG_S)
         disks = list(disks)
         if tools:
@@ -188,7 +188,8 @@ class Guest:
         self.config = world.path(f"{name}.cfg")
         # JSON's strings, numbers and lists are xl.cfg's too
         self.config.write_text("".join(f"{key} = {json.dumps(value)}\n"
-                                       for key, value in config.items()))
+                                       for key, value in config.items()
+                                       if value is not None))
 
     def create(self, *options):
         self.world.xl("create", "-q", *options, self.config)
