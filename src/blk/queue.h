@@ -78,7 +78,7 @@ struct blk_queue_params {
     void *arg;
 };
 
-#define BLK_QUEUE_REQS_MAX 4096
+#define BLK_QUEUE_REQS_MAX 4096u
 #define BLK_QUEUE_IOV_MAX  1024     /* IOV_MAX */
 
 /* Always on; written by the owner only, to be read from any thread. */

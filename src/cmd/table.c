@@ -49,6 +49,12 @@ static const char console_options[] =
     "-n <number>              Console number: 0.\n"
     "Ctrl-] leaves the console.";
 
+static const char blk_options[] =
+    "--vhost-user=SOCKET      Listen at SOCKET for the virtual machine that gets the disk.\n"
+    "--disk=SPEC              The disk, as in disk=[...] of xl.cfg; follows its SOCKET.\n"
+    "--queues=N               Offer up to N queues for each disk (64).\n"
+    "--poll-us=N              Poll up to N microseconds before sleeping (100).";
+
 static const struct cmd table[] = {
     { "create", cmd_create, "<ConfigFile> [options] [vars]",
       "Create a domain from config file <filename>", create_options, true },
@@ -68,6 +74,8 @@ static const struct cmd table[] = {
       "-f                       Accepted; there is no domain 0 to protect." },
     { "domid", cmd_domid, "<DomainName>", "Convert a domain name to domain id", NULL },
     { "domname", cmd_domname, "<DomainId>", "Convert a domain id to domain name", NULL },
+    { "blk", cmd_blk, "--vhost-user SOCKET --disk SPEC [...]",
+      "Serve disks to other virtual machines over vhost-user", blk_options },
     { "info", cmd_info, "[Field]", "Get information about this host and its KVM", NULL },
     { "lab", cmd_lab, "[options] -- <Command> [args]",
       "Run a command in a throw-away machine that has KVM", NULL },

@@ -74,6 +74,13 @@ static int judge_driver(struct vm_disk *d, struct err *e)
     return 0;
 }
 
+int vm_config_disk_judge(struct vm_disk *d, struct err *e)
+{
+    int rc = refuse_what_is_missing(d, e);
+
+    return rc || d->format == VM_DISK_FORMAT_EMPTY ? rc : judge_driver(d, e);
+}
+
 static int refuse_twice(const struct vm_config *c, const struct vm_disk *d, struct err *e)
 {
     for (unsigned i = 0; i < c->nr_disks; i++) {
@@ -95,11 +102,11 @@ static int read_disk(struct vm_config *c, const struct xlcfg_value *item, struct
 
     if (item->kind != XLCFG_ATOM)
         return err_set(e, EINVAL, "expected a string for each disk, not a list");
-    rc = vm_disk_spec_parse(item->text, &d, e);
+    rc = vm_disk_spec_parse(item->text, NULL, &d, e);
     if (rc)
         return rc;
     d.line = item->line;
-    rc = refuse_what_is_missing(&d, e);
+    rc = vm_config_disk_judge(&d, e);
     if (!rc)
         rc = refuse_twice(c, &d, e);
     if (!rc && d.format == VM_DISK_FORMAT_EMPTY) {
@@ -108,8 +115,6 @@ static int read_disk(struct vm_config *c, const struct xlcfg_value *item, struct
         vm_disk_spec_free(&d);
         return 0;
     }
-    if (!rc)
-        rc = judge_driver(&d, e);
     if (rc) {
         vm_disk_spec_free(&d);
         return rc;

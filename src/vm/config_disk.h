@@ -10,4 +10,8 @@
 int vm_config_disks_read(struct vm_config *c, const struct xlcfg_setting *disk,
                          struct err *e);
 
+/* Refuses a disk that cannot be served; one that can may get another target: what xl makes
+ * of it.  An empty drive is left to the caller. */
+int vm_config_disk_judge(struct vm_disk *d, struct err *e);
+
 #endif

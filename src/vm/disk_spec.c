@@ -20,6 +20,7 @@
 
 struct spec {
     const char *whole;          /* for messages */
+    const char *vdev;           /* for a line that gives none; NULL: it must */
     struct vm_disk d;
     bool prefixed;              /* a deprecated prefix took the place of the format */
     bool format_given, access_given, discard_given, persistent_given;
@@ -425,6 +426,8 @@ static int finish(struct spec *s)
             d->format = VM_DISK_FORMAT_EMPTY;
     }
     d->discard = !d->readonly && (d->discard || !s->discard_given);
+    if (!d->vdev[0] && s->vdev && set_vdev(s, s->vdev))
+        return -EINVAL;
     if (!d->vdev[0])
         return fail(s, "no vdev specified", s->whole);
     if (!*d->target && !d->cdrom && !own_driver)
@@ -434,9 +437,9 @@ static int finish(struct spec *s)
     return 0;
 }
 
-int vm_disk_spec_parse(const char *spec, struct vm_disk *out, struct err *e)
+int vm_disk_spec_parse(const char *spec, const char *vdev, struct vm_disk *out, struct err *e)
 {
-    struct spec s = { .whole = spec, .e = e };
+    struct spec s = { .whole = spec, .vdev = vdev, .e = e };
     char *text = strdup(spec);
     int rc;
 

@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     memcpy(spec, data, size);
     spec[size] = 0;
-    rc = vm_disk_spec_parse(spec, &d, &e);
+    rc = vm_disk_spec_parse(spec, NULL, &d, &e);
     if (rc) {
         check(rc == -e.code && e.text[0] && !d.target && !d.driver);
     } else {

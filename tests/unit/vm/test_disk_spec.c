@@ -46,7 +46,7 @@ static void check_good(const struct good *t, unsigned nr)
     for (unsigned i = 0; i < nr; i++) {
         struct vm_disk d;
         struct err e = { .code = 0 };
-        int rc = vm_disk_spec_parse(t[i].spec, &d, &e);
+        int rc = vm_disk_spec_parse(t[i].spec, NULL, &d, &e);
 
         if (rc || flags_of(&d) != t[i].flags)
             print_error("%s: %s\n", t[i].spec, rc ? e.text : "flags differ");
@@ -187,12 +187,12 @@ static void a_driver_may_be_named(void **state)
     struct vm_disk d;
     struct err e = { .code = 0 };
 
-    assert_int_equal(vm_disk_spec_parse("driver=null,size=10G,vdev=xvdb", &d, &e), 0);
+    assert_int_equal(vm_disk_spec_parse("driver=null,size=10G,vdev=xvdb", NULL, &d, &e), 0);
     assert_string_equal(d.driver, "null");
     assert_string_equal(d.target, "");
     assert_true(d.size_bytes == 10 * GIB);
     vm_disk_spec_free(&d);
-    assert_int_equal(vm_disk_spec_parse("/a,,xvdb", &d, &e), 0);
+    assert_int_equal(vm_disk_spec_parse("/a,,xvdb", NULL, &d, &e), 0);
     assert_string_equal(d.driver, "file");
     assert_true(d.size_bytes == 0);
     vm_disk_spec_free(&d);
@@ -245,7 +245,7 @@ static void bad_lines_say_what_is_wrong(void **state)
     for (unsigned i = 0; i < array_size(t); i++) {
         struct vm_disk d;
         struct err e = { .code = 0 };
-        int rc = vm_disk_spec_parse(t[i].spec, &d, &e);
+        int rc = vm_disk_spec_parse(t[i].spec, NULL, &d, &e);
 
         if (rc != -EINVAL || !strstr(e.text, t[i].part))
             print_error("%s: got `%s', wanted `%s'\n", t[i].spec, e.text, t[i].part);
