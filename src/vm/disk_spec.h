@@ -9,8 +9,8 @@
 #include "vm/config.h"
 
 /* Reads spec into *out, whose strings the caller then frees with
- * vm_disk_spec_free(); line is left 0.  vdev is for a spec that names none; NULL: it must.  On failure *out holds nothing and e the
- * text, not the place.  0, -EINVAL, -ERANGE or -ENOMEM. */
+ * vm_disk_spec_free(); line is left 0.  vdev is for a spec that names none; NULL: it must.
+ * On failure *out holds nothing and e the text, not the place.  0, -EINVAL, -ERANGE or -ENOMEM. */
 int vm_disk_spec_parse(const char *spec, const char *vdev, struct vm_disk *out, struct err *e);
 void vm_disk_spec_free(struct vm_disk *d);
 
