@@ -262,6 +262,25 @@ static bool packed_chains(struct virtqueue_inflight *f, unsigned *nr_descs)
     return true;
 }
 
+/* Of a batch that was not shown, the descriptors behind the first may already say that they are
+ * used: whatever is shown before them next, they must not be taken for what follows it.  All
+ * that was taken is the device's to write. */
+static void packed_unuse(struct virtqueue *vq, unsigned nr_descs)
+{
+    struct vring_packed_desc *ring = vq->p.desc;
+    unsigned at = vq->used_idx;
+    bool wrap = vq->used_wrap;
+
+    while (nr_descs--) {
+        store_relaxed(&ring[at].flags, (uint16_t)(1u << (wrap ? VRING_PACKED_DESC_F_AVAIL
+                                                              : VRING_PACKED_DESC_F_USED)));
+        if (++at == vq->p.num) {
+            at = 0;
+            wrap = !wrap;
+        }
+    }
+}
+
 static bool packed_recover(struct virtqueue *vq)
 {
     struct virtqueue_inflight *f = vq->p.inflight;
@@ -273,11 +292,15 @@ static bool packed_recover(struct virtqueue *vq)
         return false;
     if ((r->used_idx != r->old_used_idx || r->used_wrap_counter != r->old_used_wrap_counter) &&
         packed_was_shown(vq, r)) {
+        r->shown = 1;
+        barrier_compiler();
         r->old_free_head = r->free_head;
         r->old_used_idx = r->used_idx;
         r->old_used_wrap_counter = r->used_wrap_counter;
+        barrier_compiler();
     }
     r->shown = 0;
+    barrier_compiler();
     r->free_head = r->old_free_head;
     r->used_idx = r->old_used_idx;
     r->used_wrap_counter = r->old_used_wrap_counter;
@@ -294,6 +317,7 @@ static bool packed_recover(struct virtqueue *vq)
     vq->avail_idx = (uint16_t)((vq->used_idx + nr_descs) % f->num);
     vq->avail_wrap = vq->used_wrap ^ (vq->used_idx + nr_descs >= f->num);
     vq->nr_held = nr_descs;
+    packed_unuse(vq, nr_descs);
     return true;
 }
 
