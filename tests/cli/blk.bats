@@ -1,0 +1,151 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# xenolith blk as its operator meets it; what clients meet is vhost_user.bats.
+load setup
+
+# serve ARGUMENT...: in the background, until the test ends; its messages are in log
+serve() {
+    "$XL" blk "$@" 2>log &
+    server=$!
+    for _ in $(seq 100); do
+        ! grep -q serves log || return 0
+        kill -0 $server 2>/dev/null || break
+        sleep 0.05
+    done
+    cat log
+    return 1
+}
+
+ended() { # STATUS
+    local status=0
+    wait $server || status=$?
+    [ $status = "$1" ] || { echo "status $status, wanted $1"; cat log; return 1; }
+}
+
+# talk SOCKET REQUEST FLAGS PAYLOAD_HEX: sends one message, prints the reply's payload
+talk() {
+    python3 - "$@" <<'END'
+import socket, struct, sys
+path, request, flags, payload = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(10)
+s.connect(path)
+s.sendall(struct.pack("<III", request, flags, len(payload) // 2) + bytes.fromhex(payload))
+header = s.recv(12, socket.MSG_WAITALL)
+if len(header) < 12:
+    print("closed")
+else:
+    print(s.recv(struct.unpack("<III", header)[2], socket.MSG_WAITALL).hex())
+END
+}
+
+@test "blk without what it needs" {
+    for words in "" "--vhost-user s" "--disk driver=null,size=1M" "--vhost-user s --vhost-user t" \
+                 "--disk driver=null,size=1M --vhost-user s" \
+                 "--vhost-user s --disk driver=null,size=1M more" \
+                 "--vhost-user s --disk driver=null,size=1M --queues 0" \
+                 "--vhost-user s --disk driver=null,size=1M --queues 65" \
+                 "--vhost-user s --disk driver=null,size=1M --poll-us x"; do
+        # shellcheck disable=SC2086
+        status 2 "$XL" blk $words
+    done
+    [ ! -e s ]
+}
+
+@test "a disk that cannot be served leaves no socket behind" {
+    status 1 "$XL" blk --vhost-user "$TMP/ok" --disk driver=null,size=1M \
+        --vhost-user "$TMP/s" --disk "$TMP/missing,raw,xvda,r"
+    has "cannot be opened"
+    [ ! -e s ] && [ ! -e ok ]
+    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "$TMP/x,qcow2,xvda,r"
+    has "qcow2"
+    status 1 "$XL" blk --vhost-user "$TMP/s" --disk vdev=xvda,cdrom
+    has "empty"
+}
+
+@test "a socket that is no socket, or too long, or in use" {
+    : >file
+    status 1 "$XL" blk --vhost-user "$TMP/file" --disk driver=null,size=1M
+    has "$TMP/file"
+    [ -f file ]
+    status 1 "$XL" blk --vhost-user "$TMP/$(printf 'x%.0s' $(seq 120))" --disk driver=null,size=1M
+    has "107 bytes"
+    serve --vhost-user "$TMP/s" --disk driver=null,size=1M
+    status 1 "$XL" blk --vhost-user "$TMP/s" --disk driver=null,size=1M
+    [ -S s ]
+    kill $server
+    ended 0
+}
+
+@test "a socket that a killed server has left behind is replaced" {
+    serve --vhost-user "$TMP/s" --disk driver=null,size=1M
+    kill -9 $server
+    ended 137
+    [ -S s ]
+    serve --vhost-user "$TMP/s" --disk driver=null,size=1M
+    [ "$(talk s 1 1 "")" != closed ]
+    kill $server
+    ended 0
+    [ ! -e s ]
+}
+
+@test "several disks; what clients are told of each" {
+    truncate -s 3M image
+    serve --vhost-user "$TMP/a" --disk "$TMP/image,raw,xvda,r" \
+          --vhost-user "$TMP/b" --disk driver=null,size=8M --queues 3
+    # GET_FEATURES: a read-only disk says so
+    python3 - "$(talk a 1 1 "")" "$(talk b 1 1 "")" <<'END'
+import struct, sys
+a, b = (struct.unpack("<Q", bytes.fromhex(x))[0] for x in sys.argv[1:])
+assert a >> 5 & 1 and not b >> 5 & 1, (hex(a), hex(b))
+for bit in (9, 12, 28, 29, 30, 32, 34):
+    assert b >> bit & 1, bit
+assert not a >> 13 & 1 and b >> 13 & 1
+END
+    kill $server
+    ended 0
+    [ ! -e a ] && [ ! -e b ]
+}
+
+@test "messages that make no sense cost their client the connection, and nobody else" {
+    serve --vhost-user "$TMP/s" --disk driver=null,size=1M
+    [ "$(talk s 99 1 "")" = closed ]                    # an unknown request
+    [ "$(talk s 1 2 "")" = closed ]                     # another version
+    [ "$(talk s 2 1 0102)" = closed ]                   # too short
+    [ "$(talk s 2 1 ffffffffffffffff)" = closed ]       # features nobody offered
+    [ "$(talk s 11 1 4000000000000000)" = closed ]      # ring 64
+    [ "$(talk s 24 1 000000003c00000000000000)" = closed ]      # not negotiated
+    [ "$(talk s 5 1 0900000000000000)" = closed ]       # nine regions
+    [ "$(talk s 12 1 0000000000000000)" = closed ]      # no descriptor
+    [ "$(talk s 1 1 "")" != closed ]
+    kill $server
+    ended 0
+    grep -q "dismissed: SET_FEATURES:" log
+}
+
+@test "a client that sends half a message keeps no other disk waiting" {
+    serve --vhost-user "$TMP/a" --disk driver=null,size=1M \
+          --vhost-user "$TMP/b" --disk driver=null,size=1M
+    python3 - <<'END'
+import socket
+a = socket.socket(socket.AF_UNIX)
+a.connect("a")
+a.sendall(b"\x01\x00\x00\x00\x01")
+b = socket.socket(socket.AF_UNIX)
+b.settimeout(10)
+b.connect("b")
+b.sendall(bytes.fromhex("010000000100000000000000"))
+assert len(b.recv(20, socket.MSG_WAITALL)) == 20
+END
+    kill $server
+    ended 0
+}
+
+@test "an idle server uses no CPU" {
+    serve --vhost-user "$TMP/s" --disk driver=null,size=1M
+    before=$(cut -d' ' -f14,15 /proc/$server/stat)
+    sleep 1
+    [ "$before" = "$(cut -d' ' -f14,15 /proc/$server/stat)" ]
+    kill $server
+    ended 0
+}
