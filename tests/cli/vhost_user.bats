@@ -1,0 +1,150 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# A stock Debian kernel in QEMU, which is the vhost-user client, on disks of xenolith blk.  It
+# runs without KVM.  fio writes, reads back and compares; a second disk carries fio.
+load setup
+
+setup_file() {
+    local guest=$BATS_TEST_DIRNAME/../guest kernel
+    export FILES=$BATS_FILE_TMPDIR
+    kernel=$("$BATS_TEST_DIRNAME/../../lab/fetch-kernel" cloud-amd64)
+    ln -s "$kernel" "$FILES/kernel"
+    mkdir "$FILES/none"
+    "$guest/mkinitrd" virtio "$kernel" "$FILES/none" "$FILES/base.cpio"
+    "$guest/mkinitrd" tools "$FILES/tools.img"
+}
+
+serve() { # NAME ARGUMENT...
+    local name=$1
+    shift
+    "$XL" blk "$@" 2>>"log.$name" &
+    eval "server_$name=$!"
+}
+
+# script: what the guest runs, from standard input
+script() {
+    cat >script
+    "$BATS_TEST_DIRNAME/../guest/mkinitrd" with "$FILES/base.cpio" script initrd
+}
+
+# boot [DEVICE OPTION...]: in the background, its console in the file console
+boot() {
+    qemu-system-x86_64 -machine q35,memory-backend=m -m 384 -smp 2 -accel tcg,thread=multi \
+        -cpu max -nodefaults -no-user-config -display none -no-reboot -serial file:console \
+        -object memory-backend-memfd,id=m,size=384M,share=on \
+        -kernel "$FILES/kernel/vmlinuz" -initrd initrd -append "console=ttyS0 quiet panic=-1" \
+        -chardev socket,id=c0,path=disk.sock,reconnect=1 \
+        -device vhost-user-blk-pci,chardev=c0,num-queues=2"${1:-}" \
+        -chardev socket,id=c1,path=tools.sock,reconnect=1 \
+        -device vhost-user-blk-pci,chardev=c1,num-queues=1 2>qemu.log &
+    qemu=$!
+}
+
+disks_begin() {
+    truncate -s 64M image
+    serve disk --vhost-user disk.sock --disk "$TMP/image,raw,xvda,w"
+    serve tools --vhost-user tools.sock --disk "$FILES/tools.img,raw,xvdb,r"
+    for _ in $(seq 100); do
+        if [ -S disk.sock ] && [ -S tools.sock ]; then return 0; fi
+        sleep 0.05
+    done
+    return 1
+}
+
+# said TEXT: waits until the guest has said it
+said() {
+    for _ in $(seq 600); do
+        ! grep -qF "$1" console 2>/dev/null || return 0
+        kill -0 $qemu 2>/dev/null || break
+        sleep 0.2
+    done
+    echo "the guest never said: $1"
+    cat console qemu.log log.*
+    return 1
+}
+
+finish() {
+    said "@@ status 0"
+    wait $qemu
+    kill "$server_disk" "$server_tools"
+    wait "$server_disk" "$server_tools"
+    ! grep -h -E "stopped|dismissed|[1-9][0-9]* with errors" log.*
+}
+
+verify="fio --name=v --filename=/dev/vda --rw=randwrite --bs=4k --iodepth=32 --ioengine=libaio
+    --direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --verify_backlog=512"
+
+what_works() { # WORDS OF fio
+    cat <<END
+set -e
+disk vda; disk vdb; tools vdb
+cd /sys/block/vda
+[ \$(cat size) = 131072 ] && [ \$(cat ro) = 0 ] && [ \$(cat /sys/block/vdb/ro) = 1 ]
+[ \$(ls mq | wc -l) = 2 ] && [ \$(cat serial) = xvda ]
+[ "\$(cat queue/write_cache)" = "write back" ] && [ \$(cat queue/discard_max_bytes) != 0 ]
+echo "@@ packed \$(cut -c35 device/features)"
+$(echo "$verify" | tr '\n' ' ') $1 >/tmp/fio || { cat /tmp/fio; exit 1; }
+# write-zeroes, discard, flush, and the switch of the write cache
+dd if=/dev/urandom of=/dev/vda bs=1M count=4 conv=fsync 2>/dev/null
+blkdiscard -z -o 1M -l 1M /dev/vda 2>/dev/null || true
+fio --name=t --filename=/dev/vda --rw=trim --bs=64k --size=2m --ioengine=psync >/tmp/fio
+dd if=/dev/vda bs=1M count=2 iflag=direct 2>/dev/null | cmp -n 2097152 - /dev/zero
+echo "write through" >queue/write_cache
+[ "\$(cat queue/write_cache)" = "write through" ]
+dd if=/dev/urandom of=/tmp/data bs=1M count=4 2>/dev/null
+dd if=/tmp/data of=/dev/vda bs=1M oflag=direct 2>/dev/null
+dd if=/dev/vda bs=1M count=4 iflag=direct 2>/dev/null | cmp - /tmp/data
+END
+}
+
+@test "split rings" {
+    what_works --size=16m | script
+    disks_begin
+    boot
+    said "@@ packed 0"
+    finish
+}
+
+@test "packed rings" {
+    what_works --size=16m | script
+    disks_begin
+    boot ,packed=on
+    said "@@ packed 1"
+    finish
+}
+
+# killed_under_load [DEVICE OPTION]: the guest sees a pause, and no more
+killed_under_load() {
+    what_works "--size=32m --loops=4" | script
+    disks_begin
+    boot "$@"
+    said "@@ packed"
+    for _ in 1 2 3; do
+        sleep 0.7
+        kill -9 "$server_disk"
+        wait "$server_disk" || true
+        serve disk --vhost-user disk.sock --disk "$TMP/image,raw,xvda,w"
+    done
+    finish
+    [ "$(grep -c "client has come" log.disk)" -ge 3 ]
+}
+
+@test "a server killed under load and started again, split rings" {
+    killed_under_load
+}
+
+@test "a server killed under load and started again, packed rings" {
+    killed_under_load ,packed=on
+}
+
+@test "one guest after the other, the first of them killed" {
+    echo 'disk vda; echo "@@ here"; dd if=/dev/vda of=/dev/null bs=64k iflag=direct; sleep 9' | script
+    disks_begin
+    boot
+    said "@@ here"
+    kill -9 $qemu
+    wait $qemu || true
+    what_works --size=4m | script
+    boot
+    finish
+}
