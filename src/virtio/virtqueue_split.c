@@ -32,7 +32,7 @@ static uint16_t *avail_event(const struct virtqueue *vq)
 
 static void device_log(const struct virtqueue *vq, const void *host, uint64_t len)
 {
-    if (vq->p.log_device)
+    if (vq->p.log && vq->p.log_device)
         dirty_log_mark(vq->p.log, gpa(vq->p.log_device_at.v +
                        (uint64_t)((const char *)host - (const char *)vq->p.device)), len);
 }
