@@ -17,6 +17,8 @@
                            1ull << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD | \
                            1ull << VHOST_USER_PROTOCOL_F_RESET_DEVICE | \
                            1ull << VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
+/* A client may go on asking for what it does not get; the operator has seen enough of it. */
+#define REFUSALS_TOLD 16u
 #define TRANSPORT_FEATURES (1ull << VHOST_USER_F_PROTOCOL_FEATURES | 1ull << VHOST_F_LOG_ALL)
 
 static int reply_u64(struct vhost_user_session *s, uint64_t u64)
@@ -215,12 +217,12 @@ static int message_serve(struct vhost_user_session *s, struct err *e)
         return 0;
     if (!ack)
         return rc;
-    if (rc) {
+    if (rc && s->nr_refused++ < REFUSALS_TOLD) {
         char text[sizeof(e->text) + sizeof(e->field) + 8];
 
         log_warning("%s: refused: %s", s->params.name, err_str(e, text, sizeof(text)));
-        err_clear(e);
     }
+    err_clear(e);
     reply_u64(s, rc ? 1 : 0);
     return vhost_user_wire_reply(&s->wire, s->wire.msg.size, -1, e);
 }
@@ -259,6 +261,7 @@ void vhost_user_session_begin(struct vhost_user_session *s, int fd)
     vhost_user_wire_init(&s->wire, fd);
     s->features = 0;
     s->protocol_features = 0;
+    s->nr_refused = 0;
 }
 
 void vhost_user_session_end(struct vhost_user_session *s)
