@@ -138,7 +138,7 @@ killed_under_load() {
 }
 
 @test "one guest after the other, the first of them killed" {
-    echo 'disk vda; echo "@@ here"; dd if=/dev/vda of=/dev/null bs=64k iflag=direct; sleep 9' | script
+    echo 'disk vda; echo "@@ here"; dd if=/dev/vda of=/dev/null bs=64k; sleep 9' | script
     disks_begin
     boot
     said "@@ here"

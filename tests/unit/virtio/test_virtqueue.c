@@ -266,7 +266,12 @@ static void stops(struct pair *p)
 
 static void bad_descriptors_stop_the_queue(void **state)
 {
-    static const struct { uint64_t addr; uint32_t len; unsigned set, clear; bool indirect; } bad[] = {
+    static const struct {
+        uint64_t addr;
+        uint32_t len;
+        unsigned set, clear;
+        bool indirect;
+    } bad[] = {
         { .addr = RAM_BASE - 1 },
         { .addr = RAM_BASE + 2 * RAM_BYTES - 1, .len = 2 },
         { .addr = UINT64_MAX, .len = 16 },
