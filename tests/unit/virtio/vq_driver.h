@@ -139,12 +139,12 @@ static inline uint16_t id_take(struct vq_driver *d)
     return 0;
 }
 
-/* Adds one buffer, not yet shown; its id, or -1 when there is no room. */
+/* Adds one buffer, which a packed queue shows at once, a split one when it is told; its id, or -1 when there is no room. */
 static inline int driver_add(struct vq_driver *d, const struct vq_piece *piece, unsigned nr,
                              bool indirect)
 {
+    uint16_t id, first, head_flags = 0, *head = NULL;
     struct vq_piece table;
-    uint16_t id, first;
 
     if (d->nr_free < (indirect ? 1 : nr))
         return -1;
@@ -161,9 +161,18 @@ static inline int driver_add(struct vq_driver *d, const struct vq_piece *piece, 
                                     (i + 1 < nr ? VRING_DESC_F_NEXT : 0));
 
         if (d->p.packed) {
+            struct vring_packed_desc *desc = &packed_desc(d)[d->avail_idx];
+
             flags |= (uint16_t)(d->avail_wrap ? 1u << 7 : 1u << 15);
-            packed_desc(d)[d->avail_idx] = (struct vring_packed_desc){
-                piece[i].at, piece[i].len, id, flags };
+            store_relaxed(&desc->addr, piece[i].at);
+            store_relaxed(&desc->len, piece[i].len);
+            store_relaxed(&desc->id, id);
+            if (i)
+                store_relaxed(&desc->flags, flags);
+            else {
+                head = &desc->flags;
+                head_flags = flags;
+            }
             if (++d->avail_idx == d->p.num) {
                 d->avail_idx = 0;
                 d->avail_wrap = !d->avail_wrap;
@@ -181,7 +190,9 @@ static inline int driver_add(struct vq_driver *d, const struct vq_piece *piece, 
     d->busy[first] = true;
     d->nr_descs[first] = (uint16_t)nr;
     d->nr_free -= nr;
-    if (!d->p.packed)
+    if (d->p.packed)
+        store_release(head, head_flags);    /* pairs with virtqueue_packed_take() */
+    else
         split_avail(d)->ring[d->avail_idx++ & (d->p.num - 1)] = first;
     return first;
 }
@@ -194,18 +205,17 @@ static inline bool driver_show(struct vq_driver *d)
 
     if (d->p.packed) {
         barrier_full();
-        return e->flags != VRING_PACKED_EVENT_FLAG_DISABLE;
+        return load_relaxed(&e->flags) != VRING_PACKED_EVENT_FLAG_DISABLE;
     }
     store_release(&split_avail(d)->idx, new);
     barrier_full();
     d->avail_shown = new;
     if (d->p.event_idx) {
-        uint16_t event;
+        const uint16_t *event = (void *)((char *)d->p.device + 4 + d->p.num * 8ull);
 
-        memcpy(&event, &split_used(d)->ring[d->p.num], sizeof(event));
-        return vring_need_event(event, new, old);
+        return vring_need_event(load_relaxed(event), new, old);
     }
-    return !(split_used(d)->flags & VRING_USED_F_NO_NOTIFY);
+    return !(load_relaxed(&split_used(d)->flags) & VRING_USED_F_NO_NOTIFY);
 }
 
 /* Asks for a notification of the next used buffer. */
@@ -214,10 +224,12 @@ static inline void driver_arm(struct vq_driver *d)
     struct vring_packed_desc_event *e = d->p.driver;
 
     if (d->p.packed) {
-        e->off_wrap = (uint16_t)(d->used_idx | (d->used_wrap ? 0x8000u : 0));
-        e->flags = d->p.event_idx ? VRING_PACKED_EVENT_FLAG_DESC : VRING_PACKED_EVENT_FLAG_ENABLE;
+        store_relaxed(&e->off_wrap,
+                      (uint16_t)(d->used_idx | (d->used_wrap ? 0x8000u : 0)));
+        store_release(&e->flags, (uint16_t)(d->p.event_idx ? VRING_PACKED_EVENT_FLAG_DESC
+                                                           : VRING_PACKED_EVENT_FLAG_ENABLE));
     } else if (d->p.event_idx) {
-        split_avail(d)->ring[d->p.num] = d->used_idx;
+        store_relaxed(&split_avail(d)->ring[d->p.num], d->used_idx);
     } else {
         split_avail(d)->flags = 0;
     }
