@@ -115,6 +115,35 @@ static void sector_aligned_memory_is_good_enough(void **state)
     fixture_close(&f);
 }
 
+/* Firmware and boot loaders read to wherever they were asked to. */
+static void any_memory_is_good_enough(void **state)
+{
+    struct fixture f;
+    uint8_t *image = malloc(DISK_BYTES), *a, *b;
+
+    fixture_open(&f, DISK_BYTES, false);
+    a = f.buf + 1;                      /* longer than any buffer there may be */
+    b = f.buf + DISK_BYTES / 2 + 4;
+    /* in pieces of odd addresses, several at a time */
+    for (unsigned i = 0; i < 8; i++)
+        sync_start(&f.queue, BLK_OP_READ, i * 64 * KIB, b + i * 64 * KIB, 64 * KIB, 1 + i);
+    sync_wait_all(&f.queue);
+    for (unsigned i = 0; i < 512 * KIB; i++)
+        assert_int_equal(b[i], pattern_byte(i));
+    assert_int_equal(sync_io(&f.queue, BLK_OP_READ, 1 * MIB, a, 1 * MIB, 3), 0);
+    for (unsigned i = 0; i < 1 * MIB; i++)
+        assert_int_equal(a[i], pattern_byte(1 * MIB + i));
+    for (unsigned i = 0; i < 1 * MIB; i++)
+        a[i] = (uint8_t)(i * 7);
+    assert_int_equal(sync_io(&f.queue, BLK_OP_WRITE, 2 * MIB, a, 1 * MIB, 5), 0);
+    image_read(&f, image, DISK_BYTES);
+    for (unsigned i = 0; i < DISK_BYTES; i++)
+        assert_int_equal(image[i], i - 2 * MIB < 1 * MIB ? (uint8_t)((i - 2 * MIB) * 7)
+                                                         : pattern_byte(i));
+    fixture_close(&f);
+    free(image);
+}
+
 static void file_that_ends_inside_a_sector_reads_zero_after_its_end(void **state)
 {
     struct fixture f = { 0 };
@@ -247,6 +276,7 @@ int main(void)
         cmocka_unit_test(reads_what_the_file_holds),
         cmocka_unit_test(random_writes_land_where_they_should),
         cmocka_unit_test(sector_aligned_memory_is_good_enough),
+        cmocka_unit_test(any_memory_is_good_enough),
         cmocka_unit_test(file_that_ends_inside_a_sector_reads_zero_after_its_end),
         cmocka_unit_test(file_cut_while_in_use_gives_an_io_error),
         cmocka_unit_test(write_beyond_what_the_medium_takes_fails_alone),

@@ -139,7 +139,8 @@ static inline uint16_t id_take(struct vq_driver *d)
     return 0;
 }
 
-/* Adds one buffer, which a packed queue shows at once, a split one when it is told; its id, or -1 when there is no room. */
+/* Adds one buffer, which a packed queue shows at once, a split one when it is told; its id, or
+ * -1 when there is no room. */
 static inline int driver_add(struct vq_driver *d, const struct vq_piece *piece, unsigned nr,
                              bool indirect)
 {
