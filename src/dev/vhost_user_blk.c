@@ -21,6 +21,7 @@
 /* Of one request: such that with header and status it fits in a ring of 128 descriptors, for
  * drivers that cannot use indirect ones.  Longer ones are served all the same. */
 #define SEG_MAX 126u
+#define LISTEN_AGAIN_NS 1000000000u
 #define RANGE_SECTORS_MAX (UINT32_MAX & ~7u)    /* of a discard or write-zeroes */
 
 struct vhost_user_blk {
@@ -33,6 +34,7 @@ struct vhost_user_blk {
     dev_t socket_dev;
     ino_t socket_ino;
     struct loop_fd *listen_watch;       /* NULL while a client is served */
+    struct loop_timer *listen_again;    /* the process was out of descriptors or memory */
     struct loop_fd *client_watch;       /* NULL while none is */
     int client_fd;
     int fault_fd;
@@ -207,7 +209,7 @@ static void client_end(struct vhost_user_blk *v)
              (unsigned long long)v->requests, (unsigned long long)v->errors);
     v->requests = v->errors = 0;
     if (listen_watch(v))
-        log_error("%s: serves nobody any more: %s", v->path, strerror(errno));
+        loop_timer_arm(v->listen_again, LISTEN_AGAIN_NS);
 }
 
 static void client_ready(void *arg, uint32_t events)
@@ -230,8 +232,14 @@ static void listen_ready(void *arg, uint32_t events)
     struct vhost_user_blk *v = arg;
     int fd = accept4(v->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
+        /* whoever waits goes on waiting: so does this, instead of asking for ever */
+        loop_fd_remove(v->listen_watch);
+        v->listen_watch = NULL;
+        loop_timer_arm(v->listen_again, LISTEN_AGAIN_NS);
+    }
     if (fd < 0)
-        return;     /* who came has gone, or the process is out of descriptors for now */
+        return;
     v->client_watch = loop_fd_add(v->params.loop, fd, EPOLLIN, client_ready, v);
     if (!v->client_watch) {
         close(fd);
@@ -241,6 +249,14 @@ static void listen_ready(void *arg, uint32_t events)
     v->listen_watch = NULL;
     vhost_user_session_begin(v->session, fd);
     log_info("%s: a client has come", v->path);
+}
+
+static void listen_again(void *arg)
+{
+    struct vhost_user_blk *v = arg;
+
+    if (!v->client_watch && !v->listen_watch && listen_watch(v))
+        loop_timer_arm(v->listen_again, LISTEN_AGAIN_NS);
 }
 
 static int listen_watch(struct vhost_user_blk *v)
@@ -338,7 +354,8 @@ static int device_open(struct vhost_user_blk *v, struct err *e)
         err_at(e, v->path, 0, NULL);
         return rc;
     }
-    if (!v->fault_watch || listen_watch(v))
+    v->listen_again = loop_timer_add(v->params.loop, listen_again, v);
+    if (!v->fault_watch || !v->listen_again || listen_watch(v))
         return err_set(e, errno, "%s", strerror(errno));
     return 0;
 }
@@ -368,6 +385,7 @@ void vhost_user_blk_destroy(struct vhost_user_blk *v)
 {
     if (!v)
         return;
+    loop_timer_remove(v->listen_again);
     loop_fd_remove(v->listen_watch);
     if (v->client_watch) {
         loop_fd_remove(v->client_watch);
