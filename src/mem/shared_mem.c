@@ -84,7 +84,7 @@ int shared_mem_add(struct shared_mem *m, const struct shared_mem_slot *slot, int
         return rc;
     lead = slot->file_offset_bytes & (unit - 1);
     map_bytes = align_up(lead + slot->size_bytes, unit);
-    map = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+    map = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
                (off_t)(slot->file_offset_bytes - lead));
     if (map == MAP_FAILED)
         return slot_err(e, errno, slot, strerror(errno));

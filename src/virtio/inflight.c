@@ -12,6 +12,8 @@
  * taking, in between, finds the region at rest.  The kernel of the machine lives on and has
  * all stores in the order of the program, so the compiler alone must be kept from changing it.
  *
+ * Whoever shares the region may write it at any time: an index that was judged is a copy.
+ *
  * A slot is, of a split queue, the number of a chain's first descriptor; of a packed queue,
  * whose descriptors are overwritten, the entry in which a copy of the first one is kept. */
 #include "virtio/inflight.h"
@@ -156,9 +158,9 @@ static void split_begin(struct virtqueue *vq)
         r->version = REGION_VERSION;
         return;
     }
-    for (uint16_t i = r->last_batch_head; shown && i < f->num; shown--) {
+    for (uint16_t i = load_relaxed(&r->last_batch_head); shown && i < f->num; shown--) {
         r->desc[i].inflight = 0;
-        i = r->desc[i].next;
+        i = load_relaxed(&r->desc[i].next);
     }
     barrier_compiler();
     r->used_idx = vq->used_idx;
@@ -210,29 +212,27 @@ static void packed_new(struct virtqueue *vq)
 
 /* Whether the batch that had begun was shown: its first descriptor is no longer available in
  * that lap.  By now it may be in the next one. */
-static bool packed_was_shown(const struct virtqueue *vq, const struct packed_region *r)
+static bool packed_was_shown(const struct virtqueue *vq, uint16_t old_used_idx, bool wrap)
 {
     const struct vring_packed_desc *ring = vq->p.desc;
-    uint16_t flags = load_relaxed(&ring[r->old_used_idx].flags);
+    uint16_t flags = load_relaxed(&ring[old_used_idx].flags);
     bool avail = flags & 1u << VRING_PACKED_DESC_F_AVAIL;
     bool used = flags & 1u << VRING_PACKED_DESC_F_USED;
-    bool wrap = r->old_used_wrap_counter;
 
-    return r->shown || !(avail == wrap && used != wrap);
+    return !(avail == wrap && used != wrap);
 }
 
 /* Goes through the free list; what is not in it belongs to chains. False: it is no list. */
-static bool packed_free_list(struct virtqueue_inflight *f, unsigned nr_free)
+static bool packed_free_list(struct virtqueue_inflight *f, uint16_t i, unsigned nr_free)
 {
     struct packed_region *r = f->packed;
-    uint16_t i = r->free_head;
 
     f->free_head = i;
     while (nr_free--) {
         if (i >= f->num)
             return false;
         r->desc[i].inflight = 0;
-        f->next[i] = r->desc[i].next;
+        f->next[i] = load_relaxed(&r->desc[i].next);
         i = f->next[i];
     }
     return true;
@@ -244,7 +244,7 @@ static bool packed_chains(struct virtqueue_inflight *f, unsigned *nr_descs)
 
     *nr_descs = 0;
     for (unsigned i = 0; i < f->num; i++) {
-        uint16_t at = (uint16_t)i, nr = r->desc[i].num;
+        uint16_t at = (uint16_t)i, nr = load_relaxed(&r->desc[i].num);
 
         if (!r->desc[i].inflight)
             continue;
@@ -253,7 +253,7 @@ static bool packed_chains(struct virtqueue_inflight *f, unsigned *nr_descs)
             return false;
         f->again[f->nr_again++] = (struct again){ r->desc[i].counter, at, nr };
         while (--nr) {
-            f->next[at] = r->desc[at].next;
+            f->next[at] = load_relaxed(&r->desc[at].next);
             at = f->next[at];
             if (at >= f->num)
                 return false;
@@ -284,36 +284,43 @@ static void packed_unuse(struct virtqueue *vq, unsigned nr_descs)
 static bool packed_recover(struct virtqueue *vq)
 {
     struct virtqueue_inflight *f = vq->p.inflight;
-    struct packed_region *r = f->packed;
+    struct packed_region *r = f->packed, was;
     unsigned nr_descs;
 
-    if (r->version != REGION_VERSION || r->desc_num != f->num || r->used_idx >= f->num ||
-        r->old_used_idx >= f->num)
+    memcpy(&was, r, sizeof(was));
+    barrier_compiler();
+    if (was.version != REGION_VERSION || was.desc_num != f->num || was.used_idx >= f->num ||
+        was.old_used_idx >= f->num)
         return false;
-    if ((r->used_idx != r->old_used_idx || r->used_wrap_counter != r->old_used_wrap_counter) &&
-        packed_was_shown(vq, r)) {
+    if ((was.used_idx != was.old_used_idx ||
+         was.used_wrap_counter != was.old_used_wrap_counter) &&
+        (was.shown || packed_was_shown(vq, was.old_used_idx, was.old_used_wrap_counter))) {
+        was.old_free_head = was.free_head;
+        was.old_used_idx = was.used_idx;
+        was.old_used_wrap_counter = was.used_wrap_counter;
         r->shown = 1;
         barrier_compiler();
-        r->old_free_head = r->free_head;
-        r->old_used_idx = r->used_idx;
-        r->old_used_wrap_counter = r->used_wrap_counter;
+        r->old_free_head = was.old_free_head;
+        r->old_used_idx = was.old_used_idx;
+        r->old_used_wrap_counter = was.old_used_wrap_counter;
         barrier_compiler();
     }
     r->shown = 0;
     barrier_compiler();
-    r->free_head = r->old_free_head;
-    r->used_idx = r->old_used_idx;
-    r->used_wrap_counter = r->old_used_wrap_counter;
+    r->free_head = was.old_free_head;
+    r->used_idx = was.old_used_idx;
+    r->used_wrap_counter = was.old_used_wrap_counter;
     /* the free list first, which takes the mark from chains that were given back */
-    for (uint16_t i = r->free_head, n = 0; i < f->num && n < f->num; n++) {
+    for (uint16_t i = was.old_free_head, n = 0; i < f->num && n < f->num; n++) {
         r->desc[i].inflight = 0;
-        i = r->desc[i].next;
+        i = load_relaxed(&r->desc[i].next);
     }
-    if (!packed_chains(f, &nr_descs) || !packed_free_list(f, f->num - nr_descs))
+    if (!packed_chains(f, &nr_descs) ||
+        !packed_free_list(f, was.old_free_head, f->num - nr_descs))
         return false;
     again_sort(f);
-    vq->used_idx = r->used_idx;
-    vq->used_wrap = r->used_wrap_counter;
+    vq->used_idx = was.old_used_idx;
+    vq->used_wrap = was.old_used_wrap_counter;
     vq->avail_idx = (uint16_t)((vq->used_idx + nr_descs) % f->num);
     vq->avail_wrap = vq->used_wrap ^ (vq->used_idx + nr_descs >= f->num);
     vq->nr_held = nr_descs;
