@@ -27,17 +27,42 @@ script() {
     "$BATS_TEST_DIRNAME/../guest/mkinitrd" with "$FILES/base.cpio" script initrd
 }
 
-# boot [DEVICE OPTION...]: in the background, its console in the file console
+# boot [DEVICE OPTION [OPTION...]]: in the background, its console in the file console
 boot() {
+    local device=${1:-}
+    [ $# = 0 ] || shift
     qemu-system-x86_64 -machine q35,memory-backend=m -m 384 -smp 2 -accel tcg,thread=multi \
         -cpu max -nodefaults -no-user-config -display none -no-reboot -serial file:console \
         -object memory-backend-memfd,id=m,size=384M,share=on \
         -kernel "$FILES/kernel/vmlinuz" -initrd initrd -append "console=ttyS0 quiet panic=-1" \
         -chardev socket,id=c0,path=disk.sock,reconnect=1 \
-        -device vhost-user-blk-pci,chardev=c0,num-queues=2"${1:-}" \
+        -device vhost-user-blk-pci,chardev=c0,num-queues=2"$device" \
         -chardev socket,id=c1,path=tools.sock,reconnect=1 \
-        -device vhost-user-blk-pci,chardev=c1,num-queues=1 2>qemu.log &
+        -device vhost-user-blk-pci,chardev=c1,num-queues=1 \
+        -monitor unix:monitor,server,nowait "$@" 2>qemu.log &
     qemu=$!
+}
+
+# monitor COMMAND: what QEMU's monitor says to it
+monitor() {
+    python3 - "$1" <<'END'
+import socket, sys
+with socket.socket(socket.AF_UNIX) as s:
+    s.settimeout(20)
+    s.connect("monitor")
+    said = s.makefile("rwb", buffering=0)
+    def prompt():
+        text = b""
+        while not text.endswith(b"(qemu) "):
+            byte = said.read(1)
+            if not byte:
+                break
+            text += byte
+        return text.decode(errors="replace")
+    prompt()
+    said.write(sys.argv[1].encode() + b"\n")
+    print(prompt())
+END
 }
 
 disks_begin() {
@@ -147,4 +172,36 @@ killed_under_load() {
     what_works --size=4m | script
     boot
     finish
+}
+
+# moved_under_load [DEVICE OPTION]: what is read while memory is being copied has to be copied
+# again, which QEMU knows from the server's log alone
+moved_under_load() {
+    what_works "--size=24m --loops=5" | script
+    disks_begin
+    boot "${1:-}"
+    said "@@ packed"
+    sleep 0.5
+    monitor "migrate_set_parameter max-bandwidth 1G"
+    monitor 'migrate -d "exec:cat >state"'
+    for _ in $(seq 100); do
+        monitor "info migrate" >progress
+        ! grep -qE "status: (completed|failed)" progress || break
+        sleep 0.3
+    done
+    grep -q "status: completed" progress
+    monitor quit
+    wait $qemu || true
+    mv console console.before
+    boot "${1:-}" -incoming "exec:cat state"
+    finish
+    ! grep -q "@@ status" console.before
+}
+
+@test "a guest moved to another QEMU under load, split rings" {
+    moved_under_load
+}
+
+@test "a guest moved to another QEMU under load, packed rings" {
+    moved_under_load ,packed=on
 }
