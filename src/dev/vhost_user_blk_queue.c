@@ -2,12 +2,15 @@
 /* The thread's loop: turn, turn, turn ... nothing to do: poll, then sleep.
  *
  * A turn takes what the virtqueue holds, hands it to the engine with one flush, reaps what is
- * done, shows the driver all answers at once and notifies at most once.
+ * done, shows the driver all answers at once and notifies at most once.  The first turns of a
+ * burst are short, so that the driver is awake and at work before the rest is done; then they
+ * grow, since each publish moves cache lines between processors.
  *
  * Polling.  While the thread polls, the driver does not notify; each notification saved is a
  * system call or an exit of the driver's and a wake-up of this thread.  poll_window.h says how
  * long.  sched_yield() every POLL_YIELD_NS lets another thread have the processor, the client
- * not least; time in which somebody else had it is not polling and does not count.
+ * not least; time in which somebody else had it is not polling and does not count.  One that
+ * keeps it ends the polling.
  *
  * Sleeping.  The client's kick descriptor is watched edge-triggered by an epoll descriptor and
  * never read: a wake-up costs one system call, and there is no read that a client could make
@@ -38,8 +41,10 @@
 #include "base/loop.h"
 #include "dev/poll_window.h"
 
-#define TURN_REQUESTS_MAX 32u
+#define TURN_REQUESTS_MIN 16u
+#define TURN_REQUESTS_MAX 64u
 #define POLL_YIELD_NS     10000u
+#define POLL_CROWDED_NS   500000u   /* no yield to a thread with little to do takes that long */
 #define POLL_LOOKS        8u        /* between two looks at the clock */
 #define STOP_PATIENCE_NS  1000000
 #define STACK_BYTES       ((size_t)256 * KIB)  /* no room for a huge page */
@@ -58,6 +63,7 @@ struct vub_queue {
     cacheline_aligned struct vblk_ring ring;
     struct blk_queue *blk;
     struct poll_window window;
+    unsigned turn;                  /* requests that the next one takes at most */
     const char *fault;              /* the virtqueue's, for other threads */
     uint64_t wakes, sleeps, polls_hit, polls_missed;
 };
@@ -86,6 +92,7 @@ static int queue_open(struct vub_queue *q, struct err *e)
         return rc;
     }
     vblk_ring_set_queue(&q->ring, q->blk);
+    q->turn = TURN_REQUESTS_MIN;
     q->window.max_ns = q->params.poll_max_ns;
     return 0;
 }
@@ -103,8 +110,9 @@ static void fault_report(struct vub_queue *q)
 /* How much was done. */
 static unsigned queue_turn(struct vub_queue *q)
 {
-    unsigned done = vblk_ring_take(&q->ring, TURN_REQUESTS_MAX);
+    unsigned done = vblk_ring_take(&q->ring, q->turn);
 
+    q->turn = done < q->turn ? TURN_REQUESTS_MIN : min_of(2 * q->turn, TURN_REQUESTS_MAX);
     blk_queue_flush(q->blk);
     done += blk_queue_reap(q->blk);
     if (vblk_ring_publish(&q->ring))
@@ -138,6 +146,10 @@ static bool queue_poll(struct vub_queue *q)
             yielded = spent;
         }
         now = loop_now_ns();
+        if (now - last > POLL_CROWDED_NS) {
+            poll_window_crowded(&q->window);
+            return false;
+        }
         spent += min_of(now - last, (uint64_t)POLL_YIELD_NS);
         last = now;
     }
