@@ -2,9 +2,9 @@
 /* The thread's loop: turn, turn, turn ... nothing to do: poll, then sleep.
  *
  * A turn takes what the virtqueue holds, hands it to the engine with one flush, reaps what is
- * done, shows the driver all answers at once and notifies at most once.  The first turns of a
- * burst are short, so that the driver is awake and at work before the rest is done; then they
- * grow, since each publish moves cache lines between processors.
+ * done, shows the driver all answers at once and notifies at most once.  A turn is half
+ * of what the last burst was, within bounds, so that the driver is awake and at work before all
+ * of it is done; and no shorter, since each publish moves cache lines between processors.
  *
  * Polling.  While the thread polls, the driver does not notify; each notification saved is a
  * system call or an exit of the driver's and a wake-up of this thread.  poll_window.h says how
@@ -42,7 +42,7 @@
 #include "dev/poll_window.h"
 
 #define TURN_REQUESTS_MIN 16u
-#define TURN_REQUESTS_MAX 64u
+#define TURN_REQUESTS_MAX 32u
 #define POLL_YIELD_NS     10000u
 #define POLL_CROWDED_NS   500000u   /* no yield to a thread with little to do takes that long */
 #define POLL_LOOKS        8u        /* between two looks at the clock */
@@ -63,7 +63,8 @@ struct vub_queue {
     cacheline_aligned struct vblk_ring ring;
     struct blk_queue *blk;
     struct poll_window window;
-    unsigned turn;                  /* requests that the next one takes at most */
+    unsigned turn;                  /* requests that one takes at most */
+    unsigned burst;                 /* taken since there were none */
     const char *fault;              /* the virtqueue's, for other threads */
     uint64_t wakes, sleeps, polls_hit, polls_missed;
 };
@@ -112,7 +113,13 @@ static unsigned queue_turn(struct vub_queue *q)
 {
     unsigned done = vblk_ring_take(&q->ring, q->turn);
 
-    q->turn = done < q->turn ? TURN_REQUESTS_MIN : min_of(2 * q->turn, TURN_REQUESTS_MAX);
+    if (done) {
+        q->burst += done;
+    } else if (q->burst) {
+        q->turn = max_of(q->burst / 2, TURN_REQUESTS_MIN);
+        q->turn = min_of(q->turn, TURN_REQUESTS_MAX);
+        q->burst = 0;
+    }
     blk_queue_flush(q->blk);
     done += blk_queue_reap(q->blk);
     if (vblk_ring_publish(&q->ring))

@@ -34,7 +34,8 @@ boot() {
     qemu-system-x86_64 -machine q35,memory-backend=m -m 384 -smp 2 -accel tcg,thread=multi \
         -cpu max -nodefaults -no-user-config -display none -no-reboot -serial file:console \
         -object memory-backend-memfd,id=m,size=384M,share=on \
-        -kernel "$FILES/kernel/vmlinuz" -initrd initrd -append "console=ttyS0 quiet panic=-1 $append" \
+        -kernel "$FILES/kernel/vmlinuz" -initrd initrd \
+        -append "console=ttyS0 quiet panic=-1 ${append:-}" \
         -chardev socket,id=c0,path=disk.sock,reconnect=1 \
         -device vhost-user-blk-pci,chardev=c0,num-queues=2"$device" \
         -chardev socket,id=c1,path=tools.sock,reconnect=1 \
