@@ -8,11 +8,7 @@
  *
  * Polling.  While the thread polls, the ring's req_event stays where it is, so
  * the guest does not notify: each notification saved is an exit of the guest and
- * a wake-up of this thread.  How long to poll is learnt from what polling met:
- *   - work after t ns: the window becomes at least 4 t (up to poll_max_ns);
- *   - nothing: it loses a quarter, and is given up below POLL_MIN_NS;
- *   - once given up, one idle period in POLL_PROBE_EVERY polls for the longest
- *     window, to learn whether that would pay again.
+ * a wake-up of this thread.  How long to poll is learnt (dev/poll_window.h).
  * What polling saves is an exit of the guest, so where an exit is dear (an emulator, a
  * nested guest) the longest window is POLL_MAX_EXITS of them, if that is more.
  * Whether sleeping was long cannot tell: that figure holds the exit and the
@@ -66,12 +62,11 @@
 
 #include "base/atomic.h"
 #include "base/loop.h"
+#include "dev/poll_window.h"
 #include "place/thread.h"
 
 #define TURN_REQUESTS_MAX 32u
-#define POLL_MIN_NS       4000u
 #define POLL_YIELD_NS     10000u
-#define POLL_PROBE_EVERY  16u
 #define POLL_MAX_EXITS    32u
 #define POLL_LIMIT_NS     2000000u
 #define OWED_MAX_EXITS    32u
@@ -95,11 +90,9 @@ struct vbd_queue {
 
     cacheline_aligned struct vbd_ring ring;
     struct blk_queue *blk;
-    uint64_t poll_window_ns;
-    uint64_t poll_max_ns;
+    struct poll_window window;
     uint64_t owed_since_ns;         /* an interrupt is owed to the guest; 0: none */
     uint64_t owed_max_ns;
-    unsigned idle_since_probe;
     unsigned deep, crowded;         /* sleeps for which either is taken to hold */
     unsigned apart;                 /* wake-ups in a row away from who rang */
     bool looking;                   /* asleep for LOOK_NS at most */
@@ -151,7 +144,7 @@ static int queue_open(struct vbd_queue *q, struct err *e)
         return rc;
     }
     vbd_ring_set_queue(&q->ring, q->blk);
-    q->poll_max_ns = poll_max(&q->params);
+    q->window.max_ns = poll_max(&q->params);
     q->owed_max_ns = max_of(exits_ns(&q->params, OWED_MAX_EXITS), (uint64_t)OWED_MIN_NS);
     return 0;
 }
@@ -219,17 +212,6 @@ static unsigned queue_turn(struct vbd_queue *q)
     return done;
 }
 
-/* How long to poll in this idle period. */
-static uint64_t poll_window(struct vbd_queue *q)
-{
-    if (q->poll_window_ns)
-        return q->poll_window_ns;
-    if (++q->idle_since_probe < POLL_PROBE_EVERY)
-        return 0;
-    q->idle_since_probe = 0;
-    return q->poll_max_ns;
-}
-
 /* True when there was work. */
 static bool queue_poll(struct vbd_queue *q)
 {
@@ -239,7 +221,7 @@ static bool queue_poll(struct vbd_queue *q)
         q->crowded = SLEEPS_REMEMBERED;
         return false;
     }
-    window = poll_window(q);
+    window = poll_window_next(&q->window);
     if (!window)
         return false;
     last = loop_now_ns();
@@ -247,8 +229,7 @@ static bool queue_poll(struct vbd_queue *q)
         uint64_t now;
 
         if (queue_turn(q)) {
-            q->poll_window_ns = max_of(q->poll_window_ns, 4 * (spent + POLL_MIN_NS));
-            q->poll_window_ns = min_of(q->poll_window_ns, q->poll_max_ns);
+            poll_window_hit(&q->window, spent);
             count(&q->polls_hit);
             return true;
         }
@@ -262,9 +243,7 @@ static bool queue_poll(struct vbd_queue *q)
         spent += min_of(now - last, POLL_YIELD_NS);
         last = now;
     }
-    q->poll_window_ns -= q->poll_window_ns / 4;
-    if (q->poll_window_ns < POLL_MIN_NS)
-        q->poll_window_ns = 0;
+    poll_window_missed(&q->window);
     count(&q->polls_missed);
     return false;
 }

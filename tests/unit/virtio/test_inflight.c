@@ -3,6 +3,7 @@
  * of what it had in flight: every buffer comes back once, and in the end all have. */
 #include <errno.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -53,8 +54,10 @@ static pid_t device_start(const struct virtqueue_params *p, void *region, unsign
     pid_t pid = fork();
 
     assert_true(pid >= 0);
-    if (!pid)
+    if (!pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);   /* a test that fails leaves none behind */
         device_run(p, region, seed);
+    }
     return pid;
 }
 
