@@ -17,14 +17,9 @@ ON_HOST = True
 PACKAGES = {"qemu-storage-daemon": "qemu-system-common"}
 SECONDS, WARMUP = 1.2, 0.3
 DISK_BYTES = 1 << 30
-# the client runs on CPU 0, the server on CPU 1; two queues have a client thread on either, and
-# the server where it likes
-LOADS = {
-    "qd1": ["-q", "1", "-d", "1", "-c", "0"],
-    "qd32": ["-q", "1", "-d", "32", "-c", "0"],
-    "qd128": ["-q", "1", "-d", "128", "-c", "0"],
-    "poll1": ["-q", "1", "-d", "1", "-p", "-c", "0"],
-}
+# depth, and how the client waits; it runs on CPU 0, the server on CPU 1
+LOADS = {"qd1": ["1", "sleep"], "qd32": ["32", "sleep"], "qd128": ["128", "sleep"],
+         "poll1": ["1", "poll"]}
 DISKS = ("null", "tmpfs", "file")
 SERVERS = ("xenolith", "qsd")
 
@@ -35,19 +30,12 @@ def items(reps, quick):
             for _ in range(reps) for d in disks for l in LOADS for s in SERVERS]
 
 
-def client():
-    found = os.environ.get("VUB_CLIENT") or shutil.which("vub-client")
-    if not found:
-        raise SystemExit("bench: VUB_CLIENT=PROGRAM names no vhost-user-blk client")
-    return found
-
-
 class Stage:
     """Images, and a folder for sockets; both go away with it."""
 
     def __init__(self, build):
         self.build = build
-        self.client = client()
+        self.client = build / "bench/client/vhost-user-client"
         self.folders = [pathlib.Path(tempfile.mkdtemp(prefix="xb-")),
                         pathlib.Path(tempfile.mkdtemp(prefix="xb-", dir="/dev/shm"))]
         self.socket = self.folders[0] / "s"
@@ -100,16 +88,20 @@ def measure(stage, item):
                     return {"error": "the server did not start"}
                 time.sleep(0.02)
             done = subprocess.run(
-                [stage.client, "-s", stage.socket, *LOADS[item["load"]], "-t", str(SECONDS),
-                 "--warmup", str(WARMUP), "-P", str(server.pid), "-r", "1000m", "--json"],
+                ["taskset", "-c", "0", stage.client, stage.socket, *LOADS[item["load"]],
+                 str(SECONDS), str(WARMUP), str(server.pid)],
                 stdout=subprocess.PIPE, text=True, check=False, timeout=60)
         finally:
             server.terminate()
+            try:
+                server.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                server.kill()
     if done.returncode:
         return {"error": f"the client ended with status {done.returncode}"}
     got = json.loads(done.stdout)
     return {"iops": got["iops"], "p50_us": got["p50_us"], "p99_us": got["p99_us"],
-            "cpu_us": got["server_user_us"] + got["server_sys_us"],
+            "cpu_us": got["server_cpu_us"],
             "brief": f"{got['iops']:.0f} IOPS, {got['p50_us']:.1f} us"}
 
 
