@@ -49,12 +49,10 @@
 #include "dev/xen_vbd_queue.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -376,20 +374,10 @@ static void *queue_main(void *arg)
 
 static int thread_start(struct vbd_queue *q, struct err *e)
 {
-    pthread_attr_t attr;
-    sigset_t all;
-    int rc;
+    int rc = place_thread_start(&q->thread, q->name, STACK_BYTES, 0, queue_main, q);
 
-    /* signals are for the thread that runs the event loop */
-    sigfillset(&all);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, max_of(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
-    pthread_attr_setsigmask_np(&attr, &all);
-    rc = pthread_create(&q->thread, &attr, queue_main, q);
-    pthread_attr_destroy(&attr);
     if (rc)
-        return err_set(e, rc, "no thread for %s: %s", q->name, strerror(rc));
-    pthread_setname_np(q->thread, q->name);
+        return err_set(e, -rc, "no thread for %s: %s", q->name, strerror(-rc));
     while (sem_wait(&q->started))
         ;
     if (q->start_rc)
