@@ -9,8 +9,7 @@ setup_file() {
     export FILES=$BATS_FILE_TMPDIR
     kernel=$("$BATS_TEST_DIRNAME/../../lab/fetch-kernel" cloud-amd64)
     ln -s "$kernel" "$FILES/kernel"
-    mkdir "$FILES/none"
-    "$guest/mkinitrd" virtio "$kernel" "$FILES/none" "$FILES/base.cpio"
+    "$guest/mkinitrd" virtio "$kernel" "$PROGRAMS" "$FILES/base.cpio"
     "$guest/mkinitrd" tools "$FILES/tools.img"
 }
 
@@ -107,14 +106,16 @@ disk vda; disk vdb; tools vdb
 cd /sys/block/vda
 [ \$(cat size) = 131072 ] && [ \$(cat ro) = 0 ] && [ \$(cat /sys/block/vdb/ro) = 1 ]
 [ \$(ls mq | wc -l) = 2 ] && [ \$(cat serial) = xvda ]
-[ "\$(cat queue/write_cache)" = "write back" ] && [ \$(cat queue/discard_max_bytes) != 0 ]
+[ "\$(cat queue/write_cache)" = "write back" ]
+[ \$(cat queue/discard_max_bytes) != 0 ] && [ \$(cat queue/write_zeroes_max_bytes) != 0 ]
 echo "@@ packed \$(cut -c35 device/features)"
 $(echo "$verify" | tr '\n' ' ') $1 >/tmp/fio || { cat /tmp/fio; exit 1; }
 # write-zeroes, discard, flush, and the switch of the write cache
 dd if=/dev/urandom of=/dev/vda bs=1M count=4 conv=fsync 2>/dev/null
-blkdiscard -z -o 1M -l 1M /dev/vda 2>/dev/null || true
 fio --name=t --filename=/dev/vda --rw=trim --bs=64k --size=2m --ioengine=psync >/tmp/fio
-dd if=/dev/vda bs=1M count=2 iflag=direct 2>/dev/null | cmp -n 2097152 - /dev/zero
+zeroout /dev/vda 2097152 1048576
+dd if=/dev/vda bs=1M count=3 iflag=direct 2>/dev/null | cmp -n 3145728 - /dev/zero
+! dd if=/dev/vda bs=1M skip=3 count=1 iflag=direct 2>/dev/null | cmp -s -n 1048576 - /dev/zero
 echo "write through" >queue/write_cache
 [ "\$(cat queue/write_cache)" = "write through" ]
 dd if=/dev/urandom of=/tmp/data bs=1M count=4 2>/dev/null
