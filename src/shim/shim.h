@@ -122,6 +122,7 @@ struct shim_vcpu {
     bool poll_timed;            /* SCHEDOP_poll has a timeout */
     uint32_t exit_ns;           /* what an exit of the VM costs */
     uint32_t idle_poll_ns;      /* how long to poll before HLT; see idle.c */
+    uint64_t due_ns;            /* the next of all deadlines, as time_arm() saw them; 0: none */
     uint64_t armed_tsc;         /* what the LAPIC holds; 0: nothing */
 
     struct shim_doorbells doorbells;
@@ -321,7 +322,11 @@ void apic_ipi(unsigned vcpu, unsigned vector);
 uint64_t time_now_ns(void);
 void time_init(struct shim_vcpu *v);
 void time_publish(unsigned vcpu, struct vcpu_info *vi);
+/* Deadlines may have changed: serves those that have passed, sets the LAPIC for the rest. */
 void time_arm(struct shim_vcpu *v);
+/* Serves those that have passed; the LAPIC is as it was. */
+void time_attend(struct shim_vcpu *v, uint64_t now_ns);
+/* The LAPIC's has come. */
 void time_expired(struct shim_vcpu *v);
 int64_t time_set_singleshot(struct shim_vcpu *v, uint64_t timeout_ns, bool must_be_future);
 int64_t time_set_periodic(struct shim_vcpu *v, uint64_t period_ns);
