@@ -16,6 +16,7 @@
 
 #define MSR_IA32_TSC 0x10
 #define XEN_VERSION  (4u << 16 | 17)
+#define ANSWER_SECONDS 10       /* another guest's process: it is stopped, or worse */
 
 /* KVM's own pages: anywhere below 4 GiB that shim/abi.h leaves alone */
 #define KVM_OWN_GPA  0xfffbc000u
@@ -394,7 +395,8 @@ int pv_machine_meet(struct pv_machine *m, const struct pv_meeting *with, struct 
 {
     struct pv_peers_params p = {
         .domid = m->memory.boot->domid, .connect = with->connect, .arg = with->arg,
-        .listen_fd = with->listen_fd, .link_ops = &pv_links_peer_ops, .links = m->links,
+        .listen_fd = with->listen_fd, .answer_seconds = ANSWER_SECONDS,
+        .link_ops = &pv_links_peer_ops, .links = m->links,
         .mem = &m->mem, .grants = m->memory.grants, .ram_fd = m->memory.ram_fd,
         .first_mfn = m->memory.boot->first_mfn,
         .ram_pages = m->memory.ram_bytes >> PAGE_SHIFT,

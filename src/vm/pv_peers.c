@@ -30,7 +30,6 @@
 #include "base/log.h"
 
 #define EVENTS_PER_WAIT 32
-#define ANSWER_SECONDS  10      /* a process that is stopped, or worse */
 
 /* ---- packets ---- */
 
@@ -177,7 +176,7 @@ static void peer_end(struct pv_peers *p, struct peer *peer)
 
 static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
 {
-    const struct timeval patience = { .tv_sec = ANSWER_SECONDS };
+    const struct timeval patience = { .tv_sec = p->p.answer_seconds };
     struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = p->p.domid };
     int fd = p->p.connect(p->p.arg, domid);
     struct peer *peer = fd >= 0 ? calloc(1, sizeof(*peer)) : NULL;

@@ -32,6 +32,7 @@ struct pv_peers_params {
     int (*connect)(void *arg, unsigned domid);
     void *arg;
     int listen_fd;                      /* where others connect; becomes the callee's */
+    unsigned answer_seconds;            /* a process that says nothing for so long is given up */
     const struct pv_peer_link_ops *link_ops;
     void *links;
     const struct guest_mem *mem;
