@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* GNTTABOP_copy: between frames of the domain's own and what it is granted.  Where other
- * guests take part, gnttab_peer.c has it.  Else t->lock is held throughout, so that the in-use bits of an entry belong to
- * one copy and to mappings only. */
+ * guests take part, gnttab_peer.c has it.  Else t->lock is held throughout, so that the
+ * in-use bits of an entry belong to one copy and to mappings only. */
 #include "xen/gnttab.h"
 
 /* One end of a copy that has been found good. */
