@@ -486,10 +486,70 @@ static void user_breaks_out(bool write)
     pv_fail(__FILE__, __LINE__, "still there");
 }
 
+/* Its process is killed while it uses all it has. */
+static void user_holds(void)
+{
+    uint32_t *rw = pv_page(), port;
+
+    peer = pv_own_domid() - 1;
+    control = pv_page();
+    CHECK_EQ(map(control, GNTMAP_host_map, REF_CONTROL, peer), GNTST_okay);
+    CHECK_EQ(map(rw, GNTMAP_host_map, REF_RW, peer), GNTST_okay);
+    CHECK_EQ(map(pv_page(), GNTMAP_host_map | GNTMAP_readonly, REF_RO, peer), GNTST_okay);
+    CHECK_EQ(bind(peer, control->port, &port), 0);
+    tell(CMD_FAREWELL, 0);
+    pv_print("now\n");
+    for (;;) {
+        rw[0]++;
+        pv_evtchn_send(port);
+    }
+}
+
+/* The granter's is: what was mapped stays, and all else answers as if it had never been. */
+static void user_keeps(void)
+{
+    uint32_t *rw = pv_page(), *own = pv_page(), port, other;
+    grant_handle_t handle;
+    struct gnttab_copy in = {
+        .source = { .domid = 0, .u.ref = REF_RO },
+        .dest = { .domid = DOMID_SELF, .u.gmfn = pv_mfn(own) },
+        .len = 40, .flags = GNTCOPY_source_gref,
+    };
+
+    peer = pv_own_domid() - 1;
+    in.source.domid = peer;
+    control = pv_page();
+    CHECK_EQ(map(control, GNTMAP_host_map, REF_CONTROL, peer), GNTST_okay);
+    CHECK_EQ(map(rw, GNTMAP_host_map, REF_RW, peer), GNTST_okay);
+    handle = map_op.handle;
+    CHECK_EQ(bind(peer, control->port, &port), 0);
+    CHECK_EQ(copy(&in), GNTST_okay);
+    pv_print("now\n");
+    while (status_of(port).status != EVTCHNSTAT_unbound) {
+        rw[100]++;
+        CHECK_EQ(pv_evtchn_send(port), 0);
+    }
+    CHECK_EQ(status_of(port).u.unbound.dom, peer);
+    CHECK_EQ(pv_evtchn_send(port), 0);
+    CHECK_EQ(rw[77], 77);
+    rw[77] = 1077;
+    CHECK_EQ(rw[77], 1077);
+    CHECK_EQ(map(own, GNTMAP_host_map, REF_RW, peer), GNTST_bad_domain);
+    CHECK_EQ(copy(&in), GNTST_bad_domain);
+    CHECK_EQ(bind(peer, control->second_port, &other), -XEN_ESRCH);
+    CHECK_EQ(pv_evtchn_close(port), 0);
+    CHECK_EQ(unmap(rw, 0, handle), GNTST_okay);
+    CHECK_EQ(pv_catch(read_at, (uint64_t)rw), 14);
+}
+
 void test_main(void)
 {
     if (pv_word("granter"))
         granter();
+    else if (pv_word("holds"))
+        user_holds();
+    else if (pv_word("keeps"))
+        user_keeps();
     else if (pv_word("writes"))
         user_breaks_out(true);
     else if (pv_word("reads"))
