@@ -23,6 +23,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -74,7 +75,8 @@ static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
     if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS &&
         h->cmsg_len == CMSG_LEN(sizeof(int)))
         memcpy(got_fd, CMSG_DATA(h), sizeof(*got_fd));
-    if (n == (ssize_t)sizeof(*m) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+    /* MSG_CTRUNC: no descriptor was free for what came along, which is then not there */
+    if (n == (ssize_t)sizeof(*m) && !(msg.msg_flags & MSG_TRUNC))
         return 0;
     if (*got_fd >= 0)
         close(*got_fd);
@@ -324,13 +326,28 @@ static void conn_ready(struct pv_peers *p, struct peer_conn *c)
         conn_end(p, c);
 }
 
+/* A process without descriptors turns whoever comes away, with the one that is kept for it. */
+static void turn_away(struct pv_peers *p)
+{
+    int fd;
+
+    close(p->spare_fd);
+    fd = accept4(p->p.listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    p->spare_fd = eventfd(0, EFD_CLOEXEC);
+}
+
 static void listen_ready(struct pv_peers *p)
 {
     int fd = accept4(p->p.listen_fd, NULL, NULL, SOCK_CLOEXEC);
     uint32_t i = 0;
 
-    if (fd < 0)
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE)
+            turn_away(p);
         return;
+    }
     while (i < PEER_CONNS_MAX && p->conn[i].fd >= 0)
         i++;
     if (i == PEER_CONNS_MAX || peers_watch(p, fd, PEER_WAIT_CONN, i, EPOLLIN)) {
@@ -459,11 +476,18 @@ void pv_peers_window_free(uint8_t *window)
 
 static int start(struct pv_peers *p)
 {
+    struct rlimit files;
     int rc;
 
+    /* each channel takes three descriptors */
+    if (!getrlimit(RLIMIT_NOFILE, &files)) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     p->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (p->epoll_fd < 0 || p->end_fd < 0)
+    p->spare_fd = eventfd(0, EFD_CLOEXEC);
+    if (p->epoll_fd < 0 || p->end_fd < 0 || p->spare_fd < 0)
         return -errno;
     rc = gnttab_host_init(&p->table, p->p.mem, &p->p.grants);
     if (!rc)
@@ -490,7 +514,7 @@ int pv_peers_create(const struct pv_peers_params *params, struct pv_peers **out,
         return err_set(e, ENOMEM, "out of memory");
     }
     p->p = *params;
-    p->epoll_fd = p->end_fd = -1;
+    p->epoll_fd = p->end_fd = p->spare_fd = -1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_mutex_init(&p->connect_lock, NULL);
     pthread_mutex_init(&p->ports.lock, NULL);
@@ -537,6 +561,8 @@ void pv_peers_free(struct pv_peers *p)
     if (p->table.counts)
         gnttab_host_free(&p->table);
     close(p->p.listen_fd);
+    if (p->spare_fd >= 0)
+        close(p->spare_fd);
     if (p->end_fd >= 0)
         close(p->end_fd);
     if (p->epoll_fd >= 0)

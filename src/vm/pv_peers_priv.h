@@ -81,7 +81,7 @@ struct pv_peers {
     pthread_mutex_t lock, connect_lock;
     struct peer *open;
     bool cut;                   /* nothing new, nobody waits */
-    int epoll_fd, end_fd;
+    int epoll_fd, end_fd, spare_fd;
     pthread_t thread;
     bool thread_runs;
     struct gnttab_host table;   /* the guest's own grants, as others hold them */

@@ -8,7 +8,6 @@
 
 void gnttab_init(struct gnttab *t, const struct gnttab_params *p)
 {
-    __builtin_memset(t, 0, sizeof(*t));
     t->p = *p;
     store_relaxed(&p->table.state->version, 1);
     store_release(&p->table.state->nr_frames, 1);

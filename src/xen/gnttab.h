@@ -92,7 +92,8 @@ struct gnttab {
     struct gnttab_handle peer_handle[GNTTAB_PEER_HANDLES_MAX];
 };
 
-/* Starts with one frame, in version 1, as Xen does.  What p points to must outlive t. */
+/* Starts with one frame, in version 1, as Xen does.  t is zero-filled, and of what it may grow
+ * to nothing else is touched.  What p points to must outlive t. */
 void gnttab_init(struct gnttab *t, const struct gnttab_params *p);
 
 /* Grants frame to domain `to` in a reserved entry (GNTTAB_RESERVED_CONSOLE,

@@ -43,9 +43,9 @@ def test_libxenvchan_carries_megabytes(world):
     both_finish(pair(world, "peers vchan-server 16", "peers vchan-client 16", vcpus=2))
 
 
-def test_the_server_s_process_is_killed(world):
+def test_a_server_that_is_killed_leaves_its_client_well(world):
     one_dies(world, 0)
 
 
-def test_the_client_s_process_is_killed(world):
+def test_a_client_that_is_killed_leaves_its_server_well(world):
     one_dies(world, 1)
