@@ -564,7 +564,7 @@ int registry_listen(struct registry_entry *entry, struct err *e)
 
 int registry_connect_peer(const struct registry *r, unsigned domid)
 {
-    return connect_to(r, domid, PEER_SOCKET, SOCK_SEQPACKET);
+    return connect_to(r, domid, PEER_SOCKET, SOCK_SEQPACKET | SOCK_NONBLOCK);
 }
 
 int registry_listen_peer(struct registry_entry *entry, struct err *e)

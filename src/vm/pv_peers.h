@@ -28,7 +28,8 @@ enum pv_peer_window { PV_WINDOW_WRITE, PV_WINDOW_READ, PV_NR_PEER_WINDOWS };
 
 struct pv_peers_params {
     unsigned domid;
-    /* A connected SOCK_SEQPACKET socket to the guest's process, or -errno.  Any thread. */
+    /* A connected SOCK_SEQPACKET socket to the guest's process, or -errno.  Any thread; waits
+     * for nobody. */
     int (*connect)(void *arg, unsigned domid);
     void *arg;
     int listen_fd;                      /* where others connect; becomes the callee's */
