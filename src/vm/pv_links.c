@@ -138,6 +138,7 @@ static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
                                 .cpus = l->cpus,
                                 .links = l->shared.links, .load = &l->shared.requests->load };
     load_tell(l, index);
+    store_relaxed(&l->shared.links[index].state, XEN_HOSTLINK_FREE);
     store_relaxed(&l->shared.links[index].pending, 0);
     store_relaxed(&l->shared.links[index].awake, 0);
     store_relaxed(&l->shared.links[index].call, 0);

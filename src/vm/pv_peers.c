@@ -185,7 +185,8 @@ static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
     struct peer *peer = fd >= 0 ? calloc(1, sizeof(*peer)) : NULL;
     bool cut;
 
-    if (!peer || fcntl(fd, F_SETFL, 0) || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
+    if (!peer || fcntl(fd, F_SETFL, 0) ||
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
         packet_send(fd, &hello, -1, 0)) {
         if (fd >= 0)

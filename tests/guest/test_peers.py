@@ -39,6 +39,15 @@ def test_pages_and_events_are_shared(world):
     both_finish(pair(world, "peers granter", "peers user", vcpus=2))
 
 
+def test_a_paused_guest_still_grants(world):
+    one, other = pair(world, "peers granter", "peers look")
+    other.expect("^@@ told")
+    world.xl("pause", "one")
+    world.store("xenstore-write", f"/local/domain/{other.domid}/data/paused", "1")
+    other.finished()
+    need(one.alive(), "the granter has ended")
+
+
 def test_libxenvchan_carries_megabytes(world):
     both_finish(pair(world, "peers vchan-server 16", "peers vchan-client 16", vcpus=2))
 

@@ -6,7 +6,9 @@
  *     peers vchan-server MIB     echoes what comes, and says how it went
  *     peers vchan-client MIB
  *     peers granter              pages and an event channel for the other, until it is done
- *     peers user                 uses them, and tries all that it may not */
+ *     peers user                 uses them, and tries all that it may not
+ *     peers look                 does what needs nothing of the granter's guest, which is
+ *                                paused when data/paused is there */
 #include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -262,6 +264,33 @@ static void user(void)
     tell(&s, "done", 1);
 }
 
+static void look(void)
+{
+    struct store s = store_open();
+    xengnttab_handle *g = xengnttab_open(NULL, 0);
+    xenevtchn_handle *ev = xenevtchn_open(NULL, 0);
+    uint32_t ref = peer_number(&s, "rw1"), ro = peer_number(&s, "ro");
+    uint32_t port = peer_number(&s, "port");
+    xenevtchn_port_or_error_t local;
+    uint32_t *page, *page_ro;
+
+    check(g && ev);
+    printf("@@ told\n");
+    fflush(stdout);
+    number_at(&s, "data/paused");
+    page = map(g, s.peer, ref, PROT_READ | PROT_WRITE);
+    page_ro = map(g, s.peer, ro, PROT_READ);
+    check(page && page[0] == PAGE / 4 && page_ro && page_ro[0] == 4711);
+    for (unsigned i = 0; i < 3; i++) {
+        local = xenevtchn_bind_interdomain(ev, s.peer, port);
+        check(local > 0);
+        check(!xenevtchn_notify(ev, (evtchn_port_t)local));
+        check(!xenevtchn_unbind(ev, (evtchn_port_t)local));
+    }
+    check(!xengnttab_unmap(g, page, 1));
+    check(!xengnttab_unmap(g, page_ro, 1));
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -275,6 +304,8 @@ int main(int argc, char **argv)
         granter();
     else if (!strcmp(what, "user"))
         user();
+    else if (!strcmp(what, "look"))
+        look();
     else
         check_said(false, "peers: what?\n");
     return 0;
