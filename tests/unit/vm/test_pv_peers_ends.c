@@ -227,6 +227,100 @@ static void test_both_at_once(void **state)
     }
 }
 
+/* ---- shims and processes that say anything ---- */
+
+#define NOISE_STEPS 20000
+
+struct noise {
+    uint32_t state;
+    struct guest *g;
+};
+
+static uint32_t some(struct noise *n)
+{
+    n->state ^= n->state << 13;
+    n->state ^= n->state >> 17;
+    n->state ^= n->state << 5;
+    return n->state;
+}
+
+/* Below `usual` nearly always. */
+static uint32_t about(struct noise *n, uint32_t usual)
+{
+    return some(n) % 32 ? some(n) % usual : some(n);
+}
+
+static struct gnttab_peer_end some_end(struct noise *n)
+{
+    return (struct gnttab_peer_end){
+        .hold = some(n) % 3 ? about(n, 8) : GNTTAB_NO_HOLD, .offset = about(n, PAGE_SIZE),
+        .mfn = RAM_MFN + about(n, RAM_PAGES + 1),
+    };
+}
+
+static void *shim_noise(void *arg)
+{
+    struct noise *n = arg;
+
+    for (unsigned i = 0; i < NOISE_STEPS; i++)
+        call(n->g, (struct shim_peer_call){
+            .op = about(n, SHIM_PEER_COPY + 2), .domid = about(n, NR_DOMIDS),
+            .port = about(n, 20), .peer_port = about(n, 20), .id = about(n, 4),
+            .ref = about(n, 16), .write = some(n) & 1, .hold = about(n, 8),
+            .bytes = about(n, PAGE_SIZE), .from = some_end(n), .to = some_end(n),
+            .mfn = (PEER_GPA >> PAGE_SHIFT) + (some(n) & 1) * PEER_PAGES + about(n, 16),
+        });
+    return NULL;
+}
+
+/* It says that it is guest TWO. */
+static void *process_noise(void *arg)
+{
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    struct noise *n = arg;
+    int fd = -1;
+
+    for (unsigned i = 0; i < NOISE_STEPS; i++) {
+        struct peer_msg m = {
+            .op = PEER_HELLO + about(n, PEER_DROP + 1), .domid = about(n, NR_DOMIDS),
+            .port = about(n, 20), .peer_port = about(n, 20), .ref = about(n, 16),
+            .write = some(n) & 1, .copy = some(n) & 1, .want_ram = some(n) & 1,
+            .hold = about(n, 80),
+        };
+
+        if (fd < 0)
+            fd = stranger(n->g->world, &hello);
+        if (send(fd, &m, sizeof(m), MSG_NOSIGNAL) != sizeof(m) ||
+            recv(fd, &m, sizeof(m), 0) != sizeof(m)) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    close(fd);
+    return NULL;
+}
+
+static void test_noise(void **state)
+{
+    struct world *w = *state;
+    struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
+    struct noise n[5] = { { 1, one }, { 2, one }, { 3, two }, { 4, two }, { 5, one } };
+    pthread_t thread[5];
+
+    for (uint32_t ref = 0; ref < 16; ref++) {
+        give(one, ref, GTF_permit_access | (ref & 1 ? GTF_readonly : 0), TWO, ref);
+        give(two, ref, GTF_permit_access | (ref & 1 ? GTF_readonly : 0), ONE, ref);
+    }
+    for (unsigned i = 0; i < 5; i++)
+        assert_false(pthread_create(&thread[i], NULL, i < 4 ? shim_noise : process_noise, &n[i]));
+    for (unsigned i = 0; i < 5; i++)
+        pthread_join(thread[i], NULL);
+    guest_end(w, TWO);
+    for (uint32_t ref = 0; ref < 16; ref++)
+        eventually(!use(one, ref));
+    guest_end(w, ONE);      /* which looks for links that are left */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +329,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
