@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -476,6 +477,21 @@ void pv_peers_window_free(uint8_t *window)
         munmap(window, PEER_BYTES);
 }
 
+/* Signals are for the thread that runs the event loop. */
+static int thread_start(struct pv_peers *p)
+{
+    sigset_t all, old;
+    int rc;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    rc = -pthread_create(&p->thread, NULL, serve, p);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!rc)
+        pthread_setname_np(p->thread, "peers");
+    return rc;
+}
+
 static int start(struct pv_peers *p)
 {
     struct rlimit files;
@@ -501,7 +517,7 @@ static int start(struct pv_peers *p)
     if (!rc)
         rc = peers_watch(p, p->p.listen_fd, PEER_WAIT_LISTEN, 0, EPOLLIN);
     if (!rc)
-        rc = -pthread_create(&p->thread, NULL, serve, p);
+        rc = thread_start(p);
     p->thread_runs = !rc;
     return rc;
 }
