@@ -141,6 +141,67 @@ static void test_copy(void **state)
     assert_int_equal(use(one, 9), 0);
 }
 
+static struct shim_peer_call hold(struct guest *g, unsigned domid, uint32_t ref)
+{
+    return call(g, (struct shim_peer_call){ .op = SHIM_PEER_GRANT_HOLD, .domid = domid,
+                                            .ref = ref });
+}
+
+/* In-use bits elsewhere, parts of pages and others' grants for copies only. */
+static void test_version_2(void **state)
+{
+    struct world *w = *state;
+    struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
+    struct gnttab_table t = table_of(one);
+    struct shim_peer_call a, part, other;
+    struct shim_peer_call c = { .op = SHIM_PEER_COPY, .bytes = 8 };
+
+    one->state.version = 2;
+    *gnttab_v2(&t, 8) = (union grant_entry_v2){ .full_page = {
+        .hdr = { GTF_permit_access, TWO }, .frame = RAM_MFN + 3 } };
+    *gnttab_v2(&t, 9) = (union grant_entry_v2){ .sub_page = {
+        .hdr = { GTF_permit_access | GTF_sub_page, TWO }, .page_off = 16, .length = 32,
+        .frame = RAM_MFN + 4 } };
+    *gnttab_v2(&t, 10) = (union grant_entry_v2){ .transitive = {
+        .hdr = { GTF_transitive, TWO }, .trans_domid = 7, .gref = 5 } };
+    one->ram[4 * PAGE_SIZE + 16] = 44;
+
+    a = map(two, ONE, 8, true);
+    assert_int_equal(a.result, GNTST_okay);
+    assert_int_equal(t.status[8], GTF_IN_USE);
+    assert_int_equal(gnttab_v2(&t, 8)->hdr.flags, GTF_permit_access);
+    unmap(two, a.mfn);
+    assert_int_equal(t.status[8], 0);
+    assert_int_equal(map(two, ONE, GNTTAB_REFS_PER_FRAME_V2, false).result, GNTST_bad_gntref);
+    assert_int_equal(map(two, ONE, 9, false).result, GNTST_general_error);
+    assert_int_equal(map(two, ONE, 10, false).result, GNTST_general_error);
+
+    part = hold(two, ONE, 9);
+    assert_int_equal(part.result, GNTST_okay);
+    assert_int_equal(part.offset, 16);
+    assert_int_equal(part.length, 32);
+    assert_int_equal(t.status[9], GTF_reading);
+    c.to = (struct gnttab_peer_end){ .hold = GNTTAB_NO_HOLD, .mfn = RAM_MFN };
+    c.from = (struct gnttab_peer_end){ .hold = part.hold, .offset = 16 };
+    assert_int_equal(call(two, c).result, GNTST_okay);
+    assert_int_equal(two->ram[0], 44);
+    c.from.offset = 15;
+    assert_int_equal(call(two, c).result, GNTST_general_error);
+    c.from.offset = 41;
+    assert_int_equal(call(two, c).result, GNTST_general_error);
+    other = hold(two, ONE, 10);
+    assert_int_equal(other.result, GNTST_okay);
+    assert_true(other.transitive);
+    assert_int_equal(other.trans_domid, 7);
+    assert_int_equal(other.trans_ref, 5);
+    c.from = (struct gnttab_peer_end){ .hold = other.hold };
+    assert_int_equal(call(two, c).result, GNTST_general_error);
+    call(two, (struct shim_peer_call){ .op = SHIM_PEER_GRANT_DROP, .hold = part.hold });
+    call(two, (struct shim_peer_call){ .op = SHIM_PEER_GRANT_DROP, .hold = other.hold });
+    for (uint32_t ref = 8; ref <= 10; ref++)
+        assert_int_equal(t.status[ref], 0);
+}
+
 /* ---- events ---- */
 
 static void test_channel(void **state)
@@ -211,6 +272,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_map_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_version_2, setup, teardown),
         cmocka_unit_test_setup_teardown(test_channel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_channel_refused, setup, teardown),
     };
