@@ -162,6 +162,7 @@ struct shim_domain {
     struct spinlock watchdog_lock;
     uint64_t watchdog_ns[SHIM_WATCHDOGS];   /* when each runs out; 0: not in use */
     bool fsgsbase;              /* the guest may be shown the instructions for bases */
+    struct spinlock requests_lock;  /* what the host asks of links is done in order */
     uint64_t link_vcpu_mask[SHIM_VCPUS_MAX][XEN_HOSTLINK_MAX / 64]; /* links a vCPU serves */
     struct evtchn_domain evtchn;
     struct gnttab gnttab;
@@ -377,6 +378,11 @@ int64_t dm_op(domid_t domid, uint64_t nr_bufs, uint64_t bufs_va);
 /* grant.c */
 void grant_init(void);
 int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint64_t count);
+
+/* peer.c: other guests */
+/* Makes the call, through the process, and waits; the result is in c. */
+void peer_call(struct shim_vcpu *v, struct shim_peer_call *c);
+bool peer_exists(domid_t domid);
 
 /* version.c */
 int64_t xen_version(uint64_t cmd, uint64_t arg_va);

@@ -269,6 +269,14 @@ static int create_disks(struct vm_guest *g, struct err *e)
     return rc;
 }
 
+static int create_meeting(struct vm_guest *g, struct err *e)
+{
+    struct pv_meeting m = { .connect = g->p.peer_connect, .arg = g->p.arg,
+                            .listen_fd = g->p.peer_listen(g->p.arg, e) };
+
+    return m.listen_fd < 0 ? m.listen_fd : pv_machine_meet(g->machine, &m, e);
+}
+
 static int create_mailbox(struct vm_guest *g, struct err *e)
 {
     g->mail = calloc(1, sizeof(*g->mail));
@@ -303,6 +311,8 @@ int vm_guest_create(const struct vm_guest_params *p, struct vm_guest **out, stru
         rc = create_console(g, e);
     if (!rc)
         rc = create_disks(g, e);
+    if (!rc)
+        rc = create_meeting(g, e);
     if (rc) {
         vm_guest_destroy(g);
         return rc;
@@ -343,6 +353,8 @@ void vm_guest_destroy(struct vm_guest *g)
 {
     if (!g)
         return;
+    if (g->machine && g->machine->peers)
+        pv_peers_cut(g->machine->peers);    /* a vCPU may wait for one */
     if (g->machine && g->machine->threads)
         kvm_vcpu_threads_pause(g->machine->threads);
     for (unsigned i = 0; i < g->nr_vbds; i++)
