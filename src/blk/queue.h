@@ -34,7 +34,7 @@ enum blk_op {
     BLK_OP_READ,
     BLK_OP_WRITE,
     BLK_OP_FLUSH,           /* what completed before is on the medium after */
-    BLK_OP_DISCARD,         /* contents become undefined (in fact: zero) */
+    BLK_OP_DISCARD,         /* contents become zero, or stay (some NBD servers) */
     BLK_OP_WRITE_ZEROES,
     BLK_NR_OPS,
 };
