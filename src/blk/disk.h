@@ -18,6 +18,9 @@ struct blk_driver;
 struct blk_spec {
     const char *driver;     /* a name from blk_driver_table */
     const char *path;       /* what the driver opens; NULL or "" where it needs none */
+    const char *format;     /* of the image at path, as QEMU calls it, for drivers that have
+                             * it served by another program; NULL: the driver's own */
+    unsigned reconnect_s;   /* how long requests wait for a server that is lost */
     uint64_t size_bytes;    /* for drivers without a medium; others find it out */
     bool readonly;
     bool shared_write;      /* others may write too: the image is not claimed */
@@ -31,6 +34,7 @@ struct blk_props {
     uint32_t physical_block_bytes;  /* power of two, at least BLK_SECTOR_BYTES */
     uint32_t discard_granularity_bytes;
     uint32_t discard_alignment_bytes;
+    uint32_t max_queues;            /* that may be open at a time; 0: any number */
     bool readonly;
     bool can_flush;
     bool can_discard;

@@ -34,6 +34,8 @@ struct blk_driver {
     void (*poll)(struct blk_queue *q);
     /* As blk_queue_wait(). */
     bool (*wait)(struct blk_queue *q, int64_t timeout_ns);
+    /* As blk_queue_drain(); NULL: the driver keeps nothing back on purpose. */
+    void (*drain)(struct blk_queue *q);
 };
 
 /* Every driver there is, ended by NULL. */

@@ -4,10 +4,12 @@
 
 #include "blk/driver.h"
 #include "blk/driver_file.h"
+#include "blk/driver_nbd.h"
 #include "blk/driver_null.h"
 
 const struct blk_driver *const blk_driver_table[] = {
     &blk_driver_file,
+    &blk_driver_nbd,
     &blk_driver_null,
     NULL,
 };

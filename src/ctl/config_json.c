@@ -29,7 +29,9 @@ static json_t *disk(const struct vm_disk *d)
     static const char *const formats[] = {
         [VM_DISK_FORMAT_RAW] = "raw", [VM_DISK_FORMAT_QCOW] = "qcow",
         [VM_DISK_FORMAT_QCOW2] = "qcow2", [VM_DISK_FORMAT_VHD] = "vhd",
-        [VM_DISK_FORMAT_QED] = "qed", [VM_DISK_FORMAT_EMPTY] = "empty",
+        [VM_DISK_FORMAT_QED] = "qed", [VM_DISK_FORMAT_VHDX] = "vhdx",
+        [VM_DISK_FORMAT_VMDK] = "vmdk", [VM_DISK_FORMAT_VDI] = "vdi",
+        [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
     return json_pack("{s:o, s:s, s:s, s:o, s:i, s:i, s:i, s:b, s:b, s:b}",

@@ -362,6 +362,7 @@ static void *queue_main(void *arg)
             queue_sleep(q);
     }
     vbd_ring_close(&q->ring);
+    blk_queue_drain(q->blk);
     while (blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring)) {
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             queue_sleep(q);

@@ -57,7 +57,8 @@ static int device_add(struct server *srv, const struct vm_blk_server *s, struct 
         .loop = srv->loop, .socket = export->socket, .serial = d.vdev,
         .disk = { .driver = d.driver, .path = d.target, .size_bytes = d.size_bytes,
                   .readonly = d.readonly, .shared_write = d.shared_write,
-                  .no_discard = !d.discard },
+                  .no_discard = !d.discard, .reconnect_s = d.reconnect_s,
+                  .format = vm_config_disk_image_format(&d) },
         .max_queues = s->max_queues, .poll_max_ns = s->poll_max_ns,
     }, &srv->device[srv->nr_devices], e);
     if (!rc) {

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "dev/xen_console.h"
 #include "dev/xen_vbd.h"
+#include "vm/config_disk.h"
 #include "vm/pv_machine.h"
 #include "xen/gnttab_host.h"
 #include "xen/xs_client.h"
@@ -255,7 +256,8 @@ static int create_disks(struct vm_guest *g, struct err *e)
             .vdev_number = d->vdev_number, .vdev = d->vdev,
             .disk = { .driver = d->driver, .path = d->target, .size_bytes = d->size_bytes,
                       .readonly = d->readonly, .shared_write = d->shared_write,
-                      .no_discard = !d->discard },
+                      .no_discard = !d->discard, .reconnect_s = d->reconnect_s,
+                      .format = vm_config_disk_image_format(d) },
             .cdrom = d->cdrom, .bootable = i == 0, .persistent = d->persistent_grants,
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,

@@ -58,7 +58,7 @@ END
     has "cannot be opened"
     [ ! -e s ] && [ ! -e ok ]
     status 1 "$XL" blk --vhost-user "$TMP/s" --disk "$TMP/x,qcow2,xvda,r"
-    has "qcow2"
+    has "$TMP/x: cannot be opened"
     status 1 "$XL" blk --vhost-user "$TMP/s" --disk vdev=xvda,cdrom
     has "empty"
 }

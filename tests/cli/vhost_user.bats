@@ -65,9 +65,14 @@ with socket.socket(socket.AF_UNIX) as s:
 END
 }
 
-disks_begin() {
-    truncate -s 64M image
-    serve disk --vhost-user disk.sock --disk "$TMP/image,raw,xvda,w"
+disks_begin() { # [FORMAT]
+    local format=${1:-raw}
+    if [ "$format" = raw ]; then
+        truncate -s 64M image
+    else
+        qemu-img create -q -f "$format" image 64M
+    fi
+    serve disk --vhost-user disk.sock --disk "$TMP/image,$format,xvda,w"
     serve tools --vhost-user tools.sock --disk "$FILES/tools.img,raw,xvdb,r"
     for _ in $(seq 100); do
         if [ -S disk.sock ] && [ -S tools.sock ]; then return 0; fi
@@ -138,6 +143,18 @@ END
     boot ,packed=on
     said "@@ packed 1"
     finish
+}
+
+@test "a qcow2 disk" {
+    command -v qemu-nbd >/dev/null || skip "no qemu-nbd: tests/need test"
+    { what_works --size=16m; echo 'echo "@@ sum $(md5sum </dev/vda)"'; } | script
+    disks_begin qcow2
+    boot
+    finish
+    # what the guest has written, as another program reads it
+    qemu-img convert -f qcow2 -O raw image raw
+    grep -q "@@ sum $(md5sum <raw | cut -c-32)" console
+    qemu-img check -q image
 }
 
 # killed_under_load [DEVICE OPTION]: the guest sees a pause, and no more
