@@ -92,7 +92,7 @@ struct blk_stats {
 /* Called on the thread that is to own the queue.  0 or -errno. */
 int blk_queue_open(struct blk_disk *d, const struct blk_queue_params *p,
                    struct blk_queue **out, struct err *e);
-/* Nothing may be in flight: reap until blk_queue_nr_inflight() is 0 first. */
+/* Nothing may be in flight: drain and reap until blk_queue_nr_inflight() is 0 first. */
 void blk_queue_close(struct blk_queue *q);
 
 /* An OWNED request with room for nr_iov pieces (at most max_iov), cleared; NULL
@@ -115,6 +115,11 @@ unsigned blk_queue_reap_inline(struct blk_queue *q);
  * passed (negative: no limit).  Flushes first.  True when wake_fd is readable;
  * it is left to the caller to read.  May return early. */
 bool blk_queue_wait(struct blk_queue *q, int64_t timeout_ns);
+
+/* Nothing but the next steps of what is in flight will be submitted: from now on nothing is
+ * held back on purpose (a rate limit, a delay), and what would hang fails.  To be called
+ * before waiting for nothing to be in flight, when that is for the end of the queue. */
+void blk_queue_drain(struct blk_queue *q);
 
 /* Submitted and not yet given to complete(). */
 unsigned blk_queue_nr_inflight(const struct blk_queue *q);

@@ -203,6 +203,7 @@ static void *queue_main(void *arg)
     /* nothing but completions is waited for now */
     epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, q->stop_fd, NULL);
     vblk_ring_close(&q->ring);
+    blk_queue_drain(q->blk);
     while (blk_queue_nr_inflight(q->blk)) {
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             blk_queue_wait(q->blk, -1);

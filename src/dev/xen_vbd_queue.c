@@ -187,7 +187,7 @@ static unsigned queue_take(struct vbd_queue *q, unsigned max)
 
     if (taken) {
         done += blk_queue_reap_inline(q->blk);
-        q->prompt = !blk_queue_nr_inflight(q->blk);
+        q->prompt = blk_disk_props(q->params.disk)->prompt && !blk_queue_nr_inflight(q->blk);
         if (vbd_ring_guest_depth(&q->ring) > 1)
             q->deep = SLEEPS_REMEMBERED;
     }
@@ -364,6 +364,7 @@ static void *queue_main(void *arg)
             queue_sleep(q);
     }
     vbd_ring_close(&q->ring);
+    blk_queue_drain(q->blk);
     while (blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring)) {
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             queue_sleep(q);

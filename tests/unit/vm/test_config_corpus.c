@@ -47,6 +47,8 @@ static void print_disk(FILE *out, const struct vm_disk *d)
             d->driver, d->target);
     if (d->size_bytes)
         fprintf(out, " size=%llu", (unsigned long long)d->size_bytes);
+    if (d->filters)
+        fprintf(out, " filters=%s", d->filters);
     fprintf(out, "%s%s%s%s%s%s\n", d->readonly ? " readonly" : "",
             d->shared_write ? " shared" : "", d->cdrom ? " cdrom" : "",
             d->discard ? " discard" : "", d->direct_io_safe ? " direct-io-safe" : "",
