@@ -29,8 +29,10 @@ static int filtered_open(const struct blk_spec *spec, struct blk_disk **out, str
 {
     struct blk_spec below = *spec;
     struct blk_filter_line line;
-    int rc = blk_filter_line_read(spec->filters, &line, e);
+    int rc = blk_filters_judge(spec->filters, e);
 
+    if (!rc)
+        rc = blk_filter_line_read(spec->filters, &line, e);
     if (rc)
         return rc;
     below.filters = line.rest;

@@ -6,7 +6,10 @@
 #include "blk/driver_file.h"
 #include "blk/driver_null.h"
 #include "blk/driver_ram.h"
+#include "blk/filter_delay.h"
+#include "blk/filter_fault.h"
 #include "blk/filter_qos.h"
+#include "blk/filter_verify.h"
 
 const struct blk_driver *const blk_driver_table[] = {
     &blk_driver_file,
@@ -17,6 +20,9 @@ const struct blk_driver *const blk_driver_table[] = {
 
 const struct blk_driver *const blk_filter_table[] = {
     &blk_filter_qos,
+    &blk_filter_delay,
+    &blk_filter_fault,
+    &blk_filter_verify,
     NULL,
 };
 

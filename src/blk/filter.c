@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 int blk_filter_open(const struct blk_spec *spec, struct blk_disk **lower,
                     struct blk_props *props, struct err *e)
@@ -15,11 +16,12 @@ int blk_filter_open(const struct blk_spec *spec, struct blk_disk **lower,
 }
 
 int blk_filter_queue_open(struct blk_filter_queue *f, struct blk_queue *q, struct blk_disk *lower,
-                          unsigned max_iov, void (*complete)(void *f, struct blk_req *lower),
-                          struct err *e)
+                          void (*complete)(void *f, struct blk_req *lower), struct err *e)
 {
+    /* long vectors that nobody uses, since requests go down over those above, take no memory */
     const struct blk_queue_params p = {
-        .nr_reqs = q->params.nr_reqs, .max_iov = max_iov, .wake_fd = q->params.wake_fd,
+        .nr_reqs = q->params.nr_reqs, .max_iov = q->params.max_iov,
+        .wake_fd = q->params.wake_fd,
         .complete = complete ? complete : blk_filter_complete, .arg = f,
     };
     int rc;
@@ -40,17 +42,33 @@ void blk_filter_queue_close(struct blk_filter_queue *f)
     free(f->upper);
 }
 
-struct blk_req *blk_filter_lower(struct blk_filter_queue *f, struct blk_req *req)
+/* There is one: they are as many as those above. */
+static struct blk_req *lower_get(struct blk_filter_queue *f, struct blk_req *req, unsigned nr_iov)
 {
-    struct blk_req *lower = blk_req_get(f->lower, 0);   /* as many as above: there is one */
+    struct blk_req *lower = blk_req_get(f->lower, nr_iov);
 
     lower->op = req->op;
     lower->fua = req->fua;
-    lower->iov = req->iov;
     lower->nr_iov = req->nr_iov;
     lower->offset_bytes = req->offset_bytes;
     lower->length_bytes = req->length_bytes;
     f->upper[lower->index] = req;
+    return lower;
+}
+
+struct blk_req *blk_filter_lower(struct blk_filter_queue *f, struct blk_req *req)
+{
+    struct blk_req *lower = lower_get(f, req, 0);
+
+    lower->iov = req->iov;
+    return lower;
+}
+
+struct blk_req *blk_filter_lower_copy(struct blk_filter_queue *f, struct blk_req *req)
+{
+    struct blk_req *lower = lower_get(f, req, req->nr_iov);
+
+    memcpy(lower->iov, req->iov, req->nr_iov * sizeof(*req->iov));
     return lower;
 }
 

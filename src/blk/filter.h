@@ -21,15 +21,15 @@ struct blk_filter_queue {
 int blk_filter_open(const struct blk_spec *spec, struct blk_disk **lower,
                     struct blk_props *props, struct err *e);
 
-/* A queue of lower for q.  complete NULL: blk_filter_complete; its argument is f.  max_iov: 1
- * unless the filter gives lower requests vectors of their own.  0 or -errno. */
+/* A queue of lower for q.  complete NULL: blk_filter_complete; its argument is f.  0 or -errno. */
 int blk_filter_queue_open(struct blk_filter_queue *f, struct blk_queue *q, struct blk_disk *lower,
-                          unsigned max_iov, void (*complete)(void *f, struct blk_req *lower),
-                          struct err *e);
+                          void (*complete)(void *f, struct blk_req *lower), struct err *e);
 void blk_filter_queue_close(struct blk_filter_queue *f);
 
 /* The lower request that stands for req, over req's vector; to be submitted. */
 struct blk_req *blk_filter_lower(struct blk_filter_queue *f, struct blk_req *req);
+/* The same over a copy of the vector: req's own stays as it is. */
+struct blk_req *blk_filter_lower_copy(struct blk_filter_queue *f, struct blk_req *req);
 /* Hands it down, and takes it back if it was answered at once.  Not from within complete(). */
 void blk_filter_submit(struct blk_filter_queue *f, struct blk_req *lower);
 /* Both. */

@@ -51,6 +51,29 @@ int blk_option_text(const char *value, void *field)
     return *value ? 0 : -EINVAL;
 }
 
+int blk_option_ops(const char *value, void *field)
+{
+    static const char *const names[BLK_NR_OPS] = {
+        [BLK_OP_READ] = "read", [BLK_OP_WRITE] = "write", [BLK_OP_FLUSH] = "flush",
+        [BLK_OP_DISCARD] = "discard", [BLK_OP_WRITE_ZEROES] = "write-zeroes",
+    };
+    uint64_t *mask = field;
+
+    for (*mask = 0;; value++) {
+        size_t len = strcspn(value, "+");
+        unsigned op = 0;
+
+        while (op < BLK_NR_OPS && (strlen(names[op]) != len || strncmp(value, names[op], len)))
+            op++;
+        if (op == BLK_NR_OPS)
+            return -EINVAL;
+        *mask |= 1ull << op;
+        value += len;
+        if (!*value)
+            return 0;
+    }
+}
+
 static int option_fail(const struct blk_driver *f, const char *option, struct err *e)
 {
     char known[200];
@@ -61,7 +84,7 @@ static int option_fail(const struct blk_driver *f, const char *option, struct er
         n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s=", i ? ", " : "",
                               f->options[i].name);
     return err_set(e, EINVAL, "filter=%s: unknown option `%.60s', expected %s", f->name, option,
-                   known);
+                   *known ? known : "none");
 }
 
 /* One option at *at, which moves to the next; given tells those seen before. */

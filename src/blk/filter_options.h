@@ -28,6 +28,9 @@ int blk_option_number(const char *value, void *field);
 int blk_option_bytes(const char *value, void *field);
 int blk_option_time_ns(const char *value, void *field);
 int blk_option_text(const char *value, void *field);
+/* Operations by name with + between them, as a mask of 1 << BLK_OP_...; uint64_t as well. */
+int blk_option_ops(const char *value, void *field);
+#define BLK_OPTION_OPS_EXPECTED "read, write, flush, discard, write-zeroes, with + between them"
 
 /* The first filter of a list, understood. */
 struct blk_filter_line {

@@ -149,7 +149,7 @@ static int qos_queue_open(struct blk_queue *q, void **queue_state, struct err *e
         return err_set(e, ENOMEM, "out of memory");
     qq->limits = qos->limits;
     qq->nr_held_max = nr;
-    rc = blk_filter_queue_open(&qq->f, q, qos->lower, 1, NULL, e);
+    rc = blk_filter_queue_open(&qq->f, q, qos->lower, NULL, e);
     if (rc) {
         free(qq);
         return rc;
