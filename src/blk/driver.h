@@ -39,8 +39,10 @@ struct blk_driver {
     void (*poll)(struct blk_queue *q);
     /* As blk_queue_wait(). */
     bool (*wait)(struct blk_queue *q, int64_t timeout_ns);
-    /* As blk_queue_drain(); NULL: the driver keeps nothing back on purpose. */
+    /* As blk_queue_drain(), and how many requests blk_queue_dormant() means, which those
+     * below have taken included; NULL: the driver keeps nothing back on purpose. */
     void (*drain)(struct blk_queue *q);
+    unsigned (*nr_kept)(const struct blk_queue *q);
 
     /* A filter's: what may follow its name, read into options_bytes of zeroes and judged
      * together (NULL: nothing to judge).  open() finds them in spec->options. */

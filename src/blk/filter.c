@@ -122,6 +122,14 @@ void blk_filter_drain(struct blk_queue *q)
     blk_queue_drain(f->lower);
 }
 
+unsigned blk_filter_nr_kept(const struct blk_queue *q)
+{
+    const struct blk_filter_queue *f = q->queue_state;
+    const struct blk_driver *below = f->lower->driver;
+
+    return below->nr_kept ? below->nr_kept(f->lower) : 0;
+}
+
 int64_t blk_filter_timeout(int64_t timeout_ns, uint64_t now_ns, uint64_t then_ns)
 {
     int64_t left = then_ns > now_ns ? (int64_t)(then_ns - now_ns) : 0;

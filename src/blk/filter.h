@@ -41,6 +41,7 @@ void blk_filter_flush(struct blk_queue *q);
 void blk_filter_poll(struct blk_queue *q);
 bool blk_filter_wait(struct blk_queue *q, int64_t timeout_ns);
 void blk_filter_drain(struct blk_queue *q);
+unsigned blk_filter_nr_kept(const struct blk_queue *q);
 
 /* The shorter of two timeouts as blk_queue_wait() has them: one, and from now to then. */
 int64_t blk_filter_timeout(int64_t timeout_ns, uint64_t now_ns, uint64_t then_ns);

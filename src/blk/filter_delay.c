@@ -196,6 +196,13 @@ static void delay_drain(struct blk_queue *q)
     blk_filter_drain(q);
 }
 
+static unsigned delay_nr_kept(const struct blk_queue *q)
+{
+    const struct delay_queue *dq = q->queue_state;
+
+    return dq->nr + blk_filter_nr_kept(q);
+}
+
 const struct blk_driver blk_filter_delay = {
     .name = "delay",
     .summary = "keeps each request for a time",
@@ -208,6 +215,7 @@ const struct blk_driver blk_filter_delay = {
     .poll = delay_poll,
     .wait = delay_wait,
     .drain = delay_drain,
+    .nr_kept = delay_nr_kept,
     .options = delay_options,
     .nr_options = array_size(delay_options),
     .options_bytes = sizeof(struct delay_options),

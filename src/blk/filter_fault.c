@@ -36,6 +36,7 @@ struct fault_queue {
     struct blk_filter_queue f;
     struct fault *fault;
     struct blk_req *hung;
+    unsigned nr_hung;
     bool draining;
 };
 
@@ -228,6 +229,7 @@ static void fault_submit(struct blk_queue *q, struct blk_req *req)
     } else {
         req->next = fq->hung;
         fq->hung = req;
+        fq->nr_hung++;
     }
 }
 
@@ -239,9 +241,17 @@ static void fault_drain(struct blk_queue *q)
     fq->draining = true;
     while ((req = fq->hung)) {
         fq->hung = req->next;
+        fq->nr_hung--;
         blk_req_done(q, req, -EIO);
     }
     blk_filter_drain(q);
+}
+
+static unsigned fault_nr_kept(const struct blk_queue *q)
+{
+    const struct fault_queue *fq = q->queue_state;
+
+    return fq->nr_hung + blk_filter_nr_kept(q);
 }
 
 const struct blk_driver blk_filter_fault = {
@@ -256,6 +266,7 @@ const struct blk_driver blk_filter_fault = {
     .poll = blk_filter_poll,
     .wait = blk_filter_wait,
     .drain = fault_drain,
+    .nr_kept = fault_nr_kept,
     .options = fault_options,
     .nr_options = array_size(fault_options),
     .options_bytes = sizeof(struct fault_options),

@@ -245,6 +245,13 @@ static void qos_drain(struct blk_queue *q)
     blk_filter_drain(q);
 }
 
+static unsigned qos_nr_kept(const struct blk_queue *q)
+{
+    const struct qos_queue *qq = q->queue_state;
+
+    return qq->last - qq->first + blk_filter_nr_kept(q);
+}
+
 const struct blk_driver blk_filter_qos = {
     .name = "qos",
     .summary = "limits requests and bytes per second",
@@ -257,6 +264,7 @@ const struct blk_driver blk_filter_qos = {
     .poll = qos_poll,
     .wait = qos_wait,
     .drain = qos_drain,
+    .nr_kept = qos_nr_kept,
     .options = qos_options,
     .nr_options = array_size(qos_options),
     .options_bytes = sizeof(struct qos_options),

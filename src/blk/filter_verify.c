@@ -287,4 +287,5 @@ const struct blk_driver blk_filter_verify = {
     .poll = blk_filter_poll,
     .wait = blk_filter_wait,
     .drain = blk_filter_drain,
+    .nr_kept = blk_filter_nr_kept,
 };

@@ -360,7 +360,7 @@ static void *queue_main(void *arg)
     sem_post(&q->started);
     /* pairs with vbd_queue_stop() */
     while (!load_acquire(&q->stop)) {
-        if (!queue_turn(q) && !queue_poll(q))
+        if (!queue_turn(q) && (blk_queue_dormant(q->blk) || !queue_poll(q)))
             queue_sleep(q);
     }
     vbd_ring_close(&q->ring);

@@ -173,6 +173,29 @@ static void random_delays_lie_in_their_range(void **state)
     blk_disk_close(d);
 }
 
+/* Whoever polls learns when that is of no use, through all filters. */
+static void what_is_kept_makes_a_queue_dormant(void **state)
+{
+    struct fixture f;
+
+    fixture_open(&f, "ram", "delay:time=1s:op=write,verify,fault:op=read:error=hang,qos:iops=1");
+    assert_false(blk_queue_dormant(f.queue.q));
+    sync_start(&f.queue, BLK_OP_WRITE, 0, buf, 512, 1);         /* kept by delay */
+    assert_true(blk_queue_dormant(f.queue.q));
+    sync_start(&f.queue, BLK_OP_READ, 0, buf, 512, 1);          /* by fault */
+    assert_true(blk_queue_dormant(f.queue.q));
+    sync_start(&f.queue, BLK_OP_FLUSH, 0, NULL, 0, 0);          /* by nobody */
+    assert_false(blk_queue_dormant(f.queue.q));
+    assert_int_equal(blk_queue_reap(f.queue.q), 1);
+    assert_true(blk_queue_dormant(f.queue.q));
+    sync_start(&f.queue, BLK_OP_FLUSH, 0, NULL, 0, 0);          /* by qos */
+    assert_true(blk_queue_dormant(f.queue.q));
+    blk_queue_drain(f.queue.q);
+    sync_wait_all(&f.queue);
+    assert_false(blk_queue_dormant(f.queue.q));
+    fixture_close(&f);
+}
+
 /* The owner's descriptor ends the wait for a timer as it does any other. */
 static void a_wait_for_a_delay_ends_for_the_wake_fd(void **state)
 {
@@ -277,6 +300,7 @@ static void what_hangs_ends_with_the_queue_and_holds_up_nothing(void **state)
     assert_false(blk_queue_wait(f.queue.q, 5 * MS));
     assert_int_equal(blk_queue_reap(f.queue.q), 0);
     assert_int_equal(blk_queue_nr_inflight(f.queue.q), 1);
+    assert_true(blk_queue_dormant(f.queue.q));
     blk_queue_drain(f.queue.q);
     sync_wait_all(&f.queue);
     assert_int_equal(f.queue.result[1], -EIO);
@@ -367,6 +391,7 @@ int main(void)
         cmocka_unit_test(the_first_filter_is_met_first),
         cmocka_unit_test(delays_last_as_long_as_they_should),
         cmocka_unit_test(random_delays_lie_in_their_range),
+        cmocka_unit_test(what_is_kept_makes_a_queue_dormant),
         cmocka_unit_test(a_wait_for_a_delay_ends_for_the_wake_fd),
         cmocka_unit_test(faults_strike_where_they_are_told),
         cmocka_unit_test(a_range_is_met_by_any_part_of_a_request),
