@@ -39,6 +39,9 @@ struct blk_driver {
     void (*poll)(struct blk_queue *q);
     /* As blk_queue_wait(). */
     bool (*wait)(struct blk_queue *q, int64_t timeout_ns);
+    /* For who has to wait for two queues at once: an eventfd of the queue's that has been written
+     * to whenever poll() finds something, until the queue is closed; or -errno. */
+    int (*ready_fd)(struct blk_queue *q);
     /* As blk_queue_drain(), and how many requests blk_queue_dormant() means, which those
      * below have taken included; NULL: the driver keeps nothing back on purpose. */
     void (*drain)(struct blk_queue *q);

@@ -6,6 +6,7 @@
 #include "blk/driver_file.h"
 #include "blk/driver_null.h"
 #include "blk/driver_ram.h"
+#include "blk/filter_cow.h"
 #include "blk/filter_delay.h"
 #include "blk/filter_fault.h"
 #include "blk/filter_qos.h"
@@ -23,6 +24,7 @@ const struct blk_driver *const blk_filter_table[] = {
     &blk_filter_delay,
     &blk_filter_fault,
     &blk_filter_verify,
+    &blk_filter_cow,
     NULL,
 };
 

@@ -18,10 +18,16 @@ int blk_filter_open(const struct blk_spec *spec, struct blk_disk **lower,
 int blk_filter_queue_open(struct blk_filter_queue *f, struct blk_queue *q, struct blk_disk *lower,
                           void (*complete)(void *f, struct blk_req *lower), struct err *e)
 {
+    return blk_filter_queue_open_fd(f, q, lower, q->params.wake_fd, complete, e);
+}
+
+int blk_filter_queue_open_fd(struct blk_filter_queue *f, struct blk_queue *q,
+                             struct blk_disk *lower, int wake_fd,
+                             void (*complete)(void *f, struct blk_req *lower), struct err *e)
+{
     /* long vectors that nobody uses, since requests go down over those above, take no memory */
     const struct blk_queue_params p = {
-        .nr_reqs = q->params.nr_reqs, .max_iov = q->params.max_iov,
-        .wake_fd = q->params.wake_fd,
+        .nr_reqs = q->params.nr_reqs, .max_iov = q->params.max_iov, .wake_fd = wake_fd,
         .complete = complete ? complete : blk_filter_complete, .arg = f,
     };
     int rc;

@@ -21,9 +21,14 @@ struct blk_filter_queue {
 int blk_filter_open(const struct blk_spec *spec, struct blk_disk **lower,
                     struct blk_props *props, struct err *e);
 
-/* A queue of lower for q.  complete NULL: blk_filter_complete; its argument is f.  0 or -errno. */
+/* A queue of lower for q, whose wake_fd is q's.  complete NULL: blk_filter_complete; its argument
+ * is f.  0 or -errno. */
 int blk_filter_queue_open(struct blk_filter_queue *f, struct blk_queue *q, struct blk_disk *lower,
                           void (*complete)(void *f, struct blk_req *lower), struct err *e);
+/* The same with another wake_fd. */
+int blk_filter_queue_open_fd(struct blk_filter_queue *f, struct blk_queue *q,
+                             struct blk_disk *lower, int wake_fd,
+                             void (*complete)(void *f, struct blk_req *lower), struct err *e);
 void blk_filter_queue_close(struct blk_filter_queue *f);
 
 /* The lower request that stands for req, over req's vector; to be submitted. */

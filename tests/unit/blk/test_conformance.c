@@ -17,8 +17,11 @@ static const struct { const char *name, *options; } harmless[] = {
     { "delay", "delay:time=1us:up-to=50us" },
     { "fault", "fault:nth=1000000000" },
     { "verify", "verify" },
+    { "cow", "cow:file=%s" },
 };
 
+/* Where an overlay may be; each test begins without one. */
+static char overlay_path[64];
 static const struct blk_driver *driver_under_test;
 static const char *filters_under_test;
 
@@ -33,7 +36,7 @@ static struct blk_spec spec_of(const struct fixture *f)
 /* Whether what is written can be read again. */
 static bool remembers(void)
 {
-    return strcmp(driver_under_test->name, "null") != 0;
+    return strcmp(driver_under_test->name, "null") || strstr(filters_under_test, "cow:");
 }
 
 static int setup_mode(void **state, bool readonly)
@@ -41,8 +44,10 @@ static int setup_mode(void **state, bool readonly)
     struct fixture *f = calloc(1, sizeof(*f));
     struct blk_spec spec = spec_of(f);
 
-    spec.readonly = readonly;
     image_make(&f->image, "/tmp", DISK_BYTES);
+    if (readonly && strstr(spec.filters, "cow:"))
+        blk_disk_close(disk_open(&spec));       /* makes the overlay */
+    spec.readonly = readonly;
     f->buf = aligned_alloc(4096, DISK_BYTES);
     f->disk = disk_open(&spec);
     sync_open(&f->queue, f->disk);
@@ -67,6 +72,7 @@ static int teardown(void **state)
     blk_queue_close(f->queue.q);
     blk_disk_close(f->disk);
     unlink(f->image.path);
+    unlink(overlay_path);
     free(f->buf);
     free(f);
     return 0;
@@ -354,8 +360,8 @@ static void the_nth_request_fails_alone(void **state)
             char filters[512];
 
             image_make(&f.image, "/tmp", DISK_BYTES);
-            snprintf(filters, sizeof(filters), "%s%sfault:nth=%u:error=%s",
-                     spec.filters, *spec.filters ? "," : "", n, errors[i].name);
+            snprintf(filters, sizeof(filters), "fault:nth=%u:error=%s%s%s", n, errors[i].name,
+                     *spec.filters ? "," : "", spec.filters);
             spec.filters = filters;
             d = disk_open(&spec);
             sync_open(&s, d);
@@ -366,6 +372,7 @@ static void the_nth_request_fails_alone(void **state)
             blk_queue_close(s.q);
             blk_disk_close(d);
             unlink(f.image.path);
+            unlink(overlay_path);
         }
     }
     free(model);
@@ -445,11 +452,17 @@ static int tests_run(const char *name)
     return cmocka_run_group_tests_name(name, tests, NULL, NULL);
 }
 
-static const char *harmless_options(const char *name)
+static void harmless_options(const char *name, char *out, size_t size)
 {
-    for (unsigned i = 0; i < array_size(harmless); i++)
-        if (!strcmp(harmless[i].name, name))
-            return harmless[i].options;
+    for (unsigned i = 0; i < array_size(harmless); i++) {
+        const char *path = strstr(harmless[i].options, "%s");
+
+        if (strcmp(harmless[i].name, name))
+            continue;
+        snprintf(out, size, "%.*s%s", path ? (int)(path - harmless[i].options) : 64,
+                 harmless[i].options, path ? overlay_path : "");
+        return;
+    }
     fprintf(stderr, "%s: a filter that this test does not know\n", name);
     exit(1);
 }
@@ -458,14 +471,16 @@ int main(void)
 {
     int failed = 0;
 
+    snprintf(overlay_path, sizeof(overlay_path), "/tmp/xenolith-overlay-%d", (int)getpid());
     for (unsigned i = 0; blk_driver_table[i]; i++) {
-        char name[256], all[512] = "";
+        char name[256], one[128], all[512] = "";
 
         driver_under_test = blk_driver_table[i];
         filters_under_test = "";
         failed += tests_run(driver_under_test->name);
         for (unsigned k = 0; blk_filter_table[k]; k++) {
-            filters_under_test = harmless_options(blk_filter_table[k]->name);
+            harmless_options(blk_filter_table[k]->name, one, sizeof(one));
+            filters_under_test = one;
             /* a disk that forgets is what verify finds: test_filters.c */
             if (!remembers() && !strcmp(blk_filter_table[k]->name, "verify"))
                 continue;
