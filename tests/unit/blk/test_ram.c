@@ -2,7 +2,8 @@
 /* The ram driver: what it takes of the host, and gives back. */
 #include "blk_test.h"
 
-#define DISK_BYTES (64 * MIB)
+#define DISK_BYTES  (64 * MIB)
+#define SLACK_BYTES (16 * MIB)
 
 static struct blk_disk *ram_open(uint64_t size)
 {
@@ -23,7 +24,7 @@ static uint64_t resident_bytes(void)
 static void memory_is_taken_when_written_and_given_back_by_discard(void **state)
 {
     static const enum blk_op gives_back[] = { BLK_OP_DISCARD, BLK_OP_WRITE_ZEROES };
-    struct blk_disk *d = ram_open(1024 * GIB);
+    struct blk_disk *d = ram_open(100 * GIB);
     uint8_t *buf = malloc(1 * MIB);
     struct sync_queue s;
 
@@ -32,12 +33,13 @@ static void memory_is_taken_when_written_and_given_back_by_discard(void **state)
     for (unsigned i = 0; i < array_size(gives_back); i++) {
         uint64_t before = resident_bytes(), full;
 
+        /* what else the process takes meanwhile, sanitizers not least, is little */
         for (uint64_t at = 0; at < DISK_BYTES; at += 1 * MIB)
-            assert_int_equal(sync_io(&s, BLK_OP_WRITE, 900 * GIB + at, buf, 1 * MIB, 1), 0);
+            assert_int_equal(sync_io(&s, BLK_OP_WRITE, 90 * GIB + at, buf, 1 * MIB, 1), 0);
         full = resident_bytes();
-        assert_true(full >= before + DISK_BYTES);
-        assert_int_equal(sync_io(&s, gives_back[i], 800 * GIB, NULL, 200 * GIB, 0), 0);
-        assert_true(resident_bytes() <= full - DISK_BYTES);
+        assert_true(full >= before + DISK_BYTES - SLACK_BYTES);
+        assert_int_equal(sync_io(&s, gives_back[i], 80 * GIB, NULL, 20 * GIB, 0), 0);
+        assert_true(resident_bytes() <= full - DISK_BYTES + SLACK_BYTES);
     }
     blk_queue_close(s.q);
     blk_disk_close(d);
