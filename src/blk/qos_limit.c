@@ -34,13 +34,15 @@ static void bucket_init(struct qos_bucket *b, const struct qos_rate *rate)
 
 static uint64_t bucket_take(struct qos_bucket *b, uint64_t now_ns, uint64_t cost_ns)
 {
-    uint64_t even_ns = load_relaxed(&b->even_ns), begin_ns;
+    uint64_t even_ns = load_relaxed(&b->even_ns), begin_ns, next_ns;
     uint64_t earliest_ns = now_ns > b->tolerance_ns ? now_ns - b->tolerance_ns : 0;
 
     /* the word guards nothing but itself */
     do {
         begin_ns = max_of(even_ns, earliest_ns);
-    } while (!__atomic_compare_exchange_n(&b->even_ns, &even_ns, begin_ns + cost_ns, true,
+        /* what drains charge adds up without anybody waiting for it */
+        next_ns = min_of(begin_ns + cost_ns, (uint64_t)INT64_MAX);
+    } while (!__atomic_compare_exchange_n(&b->even_ns, &even_ns, next_ns, true,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return begin_ns;
 }

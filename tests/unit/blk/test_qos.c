@@ -110,6 +110,17 @@ static void bytes_count_as_they_are(void **state)
     qos_limits_put(l);
 }
 
+/* More than time can tell stays in the future. */
+static void a_debt_does_not_wrap(void **state)
+{
+    struct qos_limits *l = limits((struct qos_rate){ 0 }, (struct qos_rate){ 1, 0 });
+
+    for (unsigned i = 0; i < 100; i++)
+        qos_limits_take(l, START, qos_charge_of(l, 1ull << 40));
+    assert_true(qos_limits_take(l, START, qos_charge_of(l, 512)) > START + 1000 * SECOND);
+    qos_limits_put(l);
+}
+
 static void the_stricter_of_two_limits_holds(void **state)
 {
     struct qos_limits *l = limits((struct qos_rate){ 1000, 0 }, (struct qos_rate){ 1 * MIB, 0 });
@@ -293,6 +304,7 @@ int main(void)
         cmocka_unit_test(lateness_is_made_good),
         cmocka_unit_test(a_pause_earns_the_burst_and_no_more),
         cmocka_unit_test(bytes_count_as_they_are),
+        cmocka_unit_test(a_debt_does_not_wrap),
         cmocka_unit_test(the_stricter_of_two_limits_holds),
         cmocka_unit_test(groups_have_one_set_of_limits),
         cmocka_unit_test(a_disk_does_its_rate_asleep),
