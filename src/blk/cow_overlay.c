@@ -13,14 +13,15 @@
 
 #include "base/atomic.h"
 
-#define MAGIC         "XENOCOW"
-#define VERSION       1u
-#define HEADER_BYTES  4096u
-#define DATA_ALIGN    (1 * MIB)
-#define WORD_BITS     64u
+#define MAGIC          "XENOCOW"
+#define VERSION        1u
+#define HEADER_BYTES   4096u
+#define DATA_ALIGN     (1 * MIB)
+#define DISK_MAX_BYTES (64 * 1024 * GIB)    /* its bitmaps take 16 GiB each */
+#define WORD_BITS      64u
 
-#define BOOT_ID_BYTES 16u
-#define BOOT_ID_FILE  "/proc/sys/kernel/random/boot_id"
+#define BOOT_ID_BYTES  16u
+#define BOOT_ID_FILE   "/proc/sys/kernel/random/boot_id"
 
 struct header {
     char magic[8];
@@ -190,19 +191,19 @@ static int durable_each(int fd, struct cow_overlay *o, struct err *e,
     return 0;
 }
 
-static uint64_t *live_block(const struct cow_overlay *o, uint32_t block)
+static uint64_t *block_at(const struct cow_overlay *o, uint32_t block)
 {
     return o->written + block * (COW_BLOCK_BYTES / sizeof(uint64_t));
 }
 
-static void block_to_live(struct cow_overlay *o, uint32_t block, const uint64_t *bits)
+static void block_take(struct cow_overlay *o, uint32_t block, const uint64_t *bits)
 {
-    memcpy(live_block(o, block), bits, COW_BLOCK_BYTES);
+    memcpy(block_at(o, block), bits, COW_BLOCK_BYTES);
 }
 
 static void block_compare(struct cow_overlay *o, uint32_t block, const uint64_t *bits)
 {
-    if (!memcmp(live_block(o, block), bits, COW_BLOCK_BYTES))
+    if (!memcmp(block_at(o, block), bits, COW_BLOCK_BYTES))
         o->dirty[block / WORD_BITS] &= ~(1ull << block % WORD_BITS);
 }
 
@@ -212,38 +213,49 @@ static int dirty_find(int fd, struct cow_overlay *o, struct err *e)
     static const uint64_t none[COW_BLOCK_BYTES / sizeof(uint64_t)];
 
     for (uint32_t block = 0; block < o->nr_blocks; block++)
-        if (memcmp(live_block(o, block), none, sizeof(none)))
+        if (memcmp(block_at(o, block), none, sizeof(none)))
             cow_overlay_set_dirty(o, block);
     return durable_each(fd, o, e, block_compare);
 }
 
-/* The live bitmap as it should be; the one of an earlier start of the host is made anew. */
-static int live_open(int fd, const struct header *h, bool readonly, struct cow_overlay *o,
-                     struct err *e)
+/* Leaves alone what is the same, so that what is empty takes no memory. */
+static void bitmap_copy(const struct cow_overlay *o, uint64_t *to, const uint64_t *from)
 {
-    uint8_t boot_id[BOOT_ID_BYTES];
+    const size_t words = COW_BLOCK_BYTES / sizeof(uint64_t);
+
+    for (uint32_t block = 0; block < o->nr_blocks; block++)
+        if (memcmp(to + block * words, from + block * words, COW_BLOCK_BYTES))
+            memcpy(to + block * words, from + block * words, COW_BLOCK_BYTES);
+}
+
+/* What is written, from the live bitmap; or, where that is of an earlier start of the host,
+ * from the durable one, and then the live one is made anew. */
+static int bitmaps_open(int fd, const struct header *h, bool readonly, struct cow_overlay *o,
+                        struct err *e)
+{
     const uint8_t none[BOOT_ID_BYTES] = { 0 };
-    bool valid;
+    uint8_t boot_id[BOOT_ID_BYTES];
     int rc;
 
     boot_id_read(boot_id);
-    valid = !memcmp(h->boot_id, boot_id, sizeof(boot_id)) && memcmp(boot_id, none, sizeof(none));
-    o->written = mmap(NULL, bitmap_bytes(o), PROT_READ | PROT_WRITE,
-                      readonly ? MAP_PRIVATE : MAP_SHARED, fd,
-                      (off_t)le64toh(h->live_offset_bytes));
-    if (o->written == MAP_FAILED) {
-        o->written = NULL;
+    o->live = mmap(NULL, bitmap_bytes(o), readonly ? PROT_READ : PROT_READ | PROT_WRITE,
+                   MAP_SHARED, fd, (off_t)le64toh(h->live_offset_bytes));
+    if (o->live == MAP_FAILED) {
+        o->live = NULL;
         return err_set(e, errno, "cannot be mapped: %s", strerror(errno));
     }
-    if (valid)
+    if (!memcmp(h->boot_id, boot_id, sizeof(boot_id)) && memcmp(boot_id, none, sizeof(none))) {
+        bitmap_copy(o, o->written, o->live);
         return readonly ? 0 : dirty_find(fd, o, e);
-    memset(o->written, 0, bitmap_bytes(o));
-    rc = durable_each(fd, o, e, block_to_live);
+    }
+    rc = durable_each(fd, o, e, block_take);
+    if (rc || readonly)
+        return rc;
+    bitmap_copy(o, o->live, o->written);
     errno = EIO;
-    if (!rc && !readonly && pwrite(fd, boot_id, sizeof(boot_id),
-                                   offsetof(struct header, boot_id)) != sizeof(boot_id))
-        rc = err_set(e, errno, "cannot be written: %s", strerror(errno));
-    return rc;
+    if (pwrite(fd, boot_id, sizeof(boot_id), offsetof(struct header, boot_id)) != sizeof(boot_id))
+        return err_set(e, errno, "cannot be written: %s", strerror(errno));
+    return 0;
 }
 
 static int overlay_load(const char *path, const struct header *expected, bool readonly,
@@ -265,8 +277,9 @@ static int overlay_load(const char *path, const struct header *expected, bool re
     if (!rc) {
         o->dirty = calloc(div_round_up(o->nr_blocks, WORD_BITS), sizeof(*o->dirty));
         o->marking = calloc(o->nr_blocks, sizeof(*o->marking));
-        rc = o->dirty && o->marking ? live_open(fd, &h, readonly, o, e)
-                                    : err_set(e, ENOMEM, "out of memory");
+        o->written = calloc(o->nr_blocks, COW_BLOCK_BYTES);
+        rc = o->dirty && o->marking && o->written ? bitmaps_open(fd, &h, readonly, o, e)
+                                                  : err_set(e, ENOMEM, "out of memory");
     }
     close(fd);
     return rc;
@@ -303,6 +316,11 @@ int cow_overlay_open(const char *path, uint64_t size_bytes, bool readonly, bool 
         .nr_blocks = (uint32_t)div_round_up(size_bytes,
                                             (uint64_t)BLK_SECTOR_BYTES * COW_BLOCK_SECTORS),
     };
+    if (size_bytes > DISK_MAX_BYTES) {
+        err_at(e, path, 0, NULL);
+        return err_set(e, EFBIG, "an overlay for a disk of %llu bytes: expected %llu at most",
+                       (unsigned long long)size_bytes, (unsigned long long)DISK_MAX_BYTES);
+    }
     header_make(out, size_bytes, &h);
     out->bitmap_offset_bytes = le64toh(h.durable_offset_bytes);
     out->data_offset_bytes = le64toh(h.data_offset_bytes);
@@ -316,8 +334,9 @@ int cow_overlay_open(const char *path, uint64_t size_bytes, bool readonly, bool 
 
 void cow_overlay_close(struct cow_overlay *o)
 {
-    if (o->written)
-        munmap(o->written, bitmap_bytes(o));
+    if (o->live)
+        munmap(o->live, bitmap_bytes(o));
+    free(o->written);
     free(o->dirty);
     free(o->marking);
     blk_disk_close(o->disk);
@@ -362,7 +381,8 @@ void cow_overlay_mark(struct cow_overlay *o, uint64_t first, uint64_t nr)
         uint64_t *word = &o->written[at / WORD_BITS];
         uint32_t block = (uint32_t)(at / COW_BLOCK_SECTORS);
 
-        /* The block is dirty after its bits are set: pairs with cow_overlay_take_dirty().  Who
+        /* What anybody here has seen, the next process sees: the live bit comes first.
+         * The block is dirty after its bits are set: pairs with cow_overlay_take_dirty().  Who
          * meets bits that another has set, but who is not that far yet, sees to it too. */
         if ((load_acquire(word) & mask) == mask) {
             if (unlikely(load_acquire(&o->marking[block])))
@@ -370,6 +390,7 @@ void cow_overlay_mark(struct cow_overlay *o, uint64_t first, uint64_t nr)
             continue;
         }
         fetch_add(&o->marking[block], 1);
+        fetch_or(&o->live[at / WORD_BITS], mask);
         fetch_or(word, mask);
         cow_overlay_set_dirty(o, block);
         fetch_add(&o->marking[block], -1);

@@ -37,8 +37,9 @@ struct cow_overlay {
     uint64_t bitmap_offset_bytes;   /* the durable one's */
     uint64_t data_offset_bytes;
     uint32_t nr_blocks;
-    uint64_t *written;              /* the live bitmap; all threads' */
-    uint64_t *dirty;                /* a bit for each block in which the other one differs */
+    uint64_t *written;              /* a bit for each sector, of all threads */
+    uint64_t *live;                 /* the same in the file: only ever written to */
+    uint64_t *dirty;                /* a bit for each block in which the durable one differs */
     uint32_t *marking;              /* of each block: threads between its bits and dirty's */
 };
 

@@ -369,12 +369,17 @@ static void damage(off_t offset, const char *bytes, size_t nr)
 
 static void what_is_no_overlay_of_this_disk_is_refused(void **state)
 {
+    struct err e = { 0 };
+    struct blk_spec spec;
     struct blk_disk *d;
 
     expect_refusal("cow", false, "expected file=");
     expect_refusal("cow:file=overlay", false, "absolute path");
     expect_refusal("cow:file=/nowhere/overlay", false, "cannot be made");
     expect_refusal(at.filters, true, "No such file");
+    spec = (struct blk_spec){ .driver = "null", .size_bytes = 1ull << 62, .filters = at.filters };
+    assert_int_equal(blk_disk_open(&spec, &d, &e), -EFBIG);
+    assert_non_null(strstr(e.text, "expected 70368744177664 at most"));
     d = cow_open();
     expect_refusal(at.filters, false, "in use");
     expect_refusal(at.filters, true, "in use");
