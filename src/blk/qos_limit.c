@@ -12,6 +12,7 @@ struct qos_bucket {
     cacheline_aligned uint64_t even_ns;
     cacheline_aligned struct qos_rate rate;     /* constant */
     uint64_t tolerance_ns;                      /* how far back even_ns may lie */
+    uint64_t one_ns;                            /* what one costs */
 };
 
 struct qos_limits {
@@ -27,6 +28,7 @@ struct qos_groups { struct qos_limits *first; };
 static void bucket_init(struct qos_bucket *b, const struct qos_rate *rate)
 {
     b->rate = *rate;
+    b->one_ns = qos_cost_ns(rate, 1);
     /* the first of a burst needs no tolerance */
     b->tolerance_ns = !rate->per_second ? 0 : !rate->burst ? QOS_BURST_DEFAULT_NS :
                       qos_cost_ns(rate, rate->burst - 1);
@@ -50,7 +52,7 @@ static uint64_t bucket_take(struct qos_bucket *b, uint64_t now_ns, uint64_t cost
 struct qos_charge qos_charge_of(const struct qos_limits *l, uint64_t bytes)
 {
     return (struct qos_charge){
-        .requests_ns = qos_cost_ns(&l->requests.rate, 1),
+        .requests_ns = l->requests.one_ns,
         .bytes_ns = qos_cost_ns(&l->bytes.rate, bytes),
     };
 }
