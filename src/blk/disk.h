@@ -13,6 +13,7 @@
 
 struct blk_disk;
 struct blk_driver;
+struct qos_groups;
 
 /* What is to be opened. */
 struct blk_spec {
@@ -26,6 +27,9 @@ struct blk_spec {
     bool shared_write;      /* others may write too: the image is not claimed */
     bool no_discard;        /* discard is refused even where the medium can do it */
     bool no_direct;         /* go through the page cache even where O_DIRECT works */
+    const char *filters;    /* filter_options.h; NULL or "": none */
+    const void *options;    /* set by blk_disk_open() for the filter it opens */
+    struct qos_groups *qos_groups;  /* of rate limits that disks share; NULL: there are none */
 };
 
 /* What was opened. */
@@ -41,6 +45,7 @@ struct blk_props {
     bool can_write_zeroes;
     bool direct;                    /* bypasses the host's page cache */
     bool block_device;              /* the medium is one (else a file, or nothing) */
+    bool prompt;                    /* most requests are answered within submit */
 };
 
 /* Opens and, for a medium that others could open as well, claims it: a writer

@@ -225,6 +225,11 @@ void blk_queue_drain(struct blk_queue *q)
         q->driver->drain(q);
 }
 
+bool blk_queue_dormant(const struct blk_queue *q)
+{
+    return q->nr_inflight && q->driver->nr_kept && q->driver->nr_kept(q) == q->nr_inflight;
+}
+
 unsigned blk_queue_nr_inflight(const struct blk_queue *q)
 {
     return q->nr_inflight;

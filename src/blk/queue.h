@@ -121,6 +121,10 @@ bool blk_queue_wait(struct blk_queue *q, int64_t timeout_ns);
  * before waiting for nothing to be in flight, when that is for the end of the queue. */
 void blk_queue_drain(struct blk_queue *q);
 
+/* All that is in flight is kept on purpose, until a time that blk_queue_wait() knows: to poll
+ * for it would be a waste.  Never true with nothing in flight. */
+bool blk_queue_dormant(const struct blk_queue *q);
+
 /* Submitted and not yet given to complete(). */
 unsigned blk_queue_nr_inflight(const struct blk_queue *q);
 

@@ -34,9 +34,10 @@ static json_t *disk(const struct vm_disk *d)
         [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
-    return json_pack("{s:o, s:s, s:s, s:o, s:i, s:i, s:i, s:b, s:b, s:b}",
+    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:i, s:i, s:i, s:b, s:b, s:b}",
                      "pdev_path", text(d->target), "vdev", d->vdev,
                      "format", formats[d->format], "driver", text(d->driver),
+                     "filters", d->filters ? text(d->filters) : NULL,
                      "removable", d->cdrom, "readwrite", !d->readonly, "is_cdrom", d->cdrom,
                      "discard_enable", d->discard, "direct_io_safe", d->direct_io_safe,
                      "persistent_grants", d->persistent_grants);

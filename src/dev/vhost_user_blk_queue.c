@@ -197,7 +197,7 @@ static void *queue_main(void *arg)
     virtqueue_disarm(&q->ring.vq);
     /* pairs with vub_queue_stop() */
     while (!load_acquire(&q->stop)) {
-        if (!queue_turn(q) && !queue_poll(q))
+        if (!queue_turn(q) && (blk_queue_dormant(q->blk) || !queue_poll(q)))
             queue_sleep(q);
     }
     /* nothing but completions is waited for now */

@@ -185,7 +185,7 @@ static unsigned queue_take(struct vbd_queue *q, unsigned max)
 
     if (taken) {
         done += blk_queue_reap_inline(q->blk);
-        q->prompt = !blk_queue_nr_inflight(q->blk);
+        q->prompt = blk_disk_props(q->params.disk)->prompt && !blk_queue_nr_inflight(q->blk);
         if (vbd_ring_guest_depth(&q->ring) > 1)
             q->deep = SLEEPS_REMEMBERED;
     }
@@ -358,7 +358,7 @@ static void *queue_main(void *arg)
     sem_post(&q->started);
     /* pairs with vbd_queue_stop() */
     while (!load_acquire(&q->stop)) {
-        if (!queue_turn(q) && !queue_poll(q))
+        if (!queue_turn(q) && (blk_queue_dormant(q->blk) || !queue_poll(q)))
             queue_sleep(q);
     }
     vbd_ring_close(&q->ring);

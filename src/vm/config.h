@@ -27,9 +27,10 @@ enum vm_disk_format {
 
 struct vm_disk {
     char *target;               /* absolute path, or what the driver makes of it; never NULL */
-    char *driver;               /* engine driver: "file" unless the line says otherwise ("null") */
+    char *driver;               /* engine driver: "file", or what the line says ("null", "ram") */
     unsigned reconnect_s;       /* reconnect=, for servers that are lost */
     uint64_t size_bytes;        /* size=, for drivers that have none of their own; else 0 */
+    char *filters;              /* all filter= of the line, with commas between; NULL: none */
     char vdev[16];              /* xvda, hda1, sdb ... */
     unsigned vdev_number;       /* the number blkif knows it by (Xen's vbd-interface) */
     enum vm_disk_format format;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blk/filter_options.h"
 #include "vm/disk_spec.h"
 #include "vm/xlcfg_get.h"
 
@@ -131,19 +132,31 @@ static int judge_driver(struct vm_disk *d, struct err *e)
 
         return rc ? rc : make_absolute(d, e);
     }
-    if (!strcmp(d->driver, "null")) {
+    if (!strcmp(d->driver, "null") || !strcmp(d->driver, "ram")) {
         if (!d->size_bytes)
-            return err_set(e, EINVAL, "%s: driver=null needs a size, such as size=10G", d->vdev);
+            return err_set(e, EINVAL, "%s: driver=%s needs a size, such as size=10G", d->vdev,
+                           d->driver);
         if (*d->target)
-            return err_set(e, EINVAL, "%s: driver=null takes no target", d->vdev);
+            return err_set(e, EINVAL, "%s: driver=%s takes no target", d->vdev, d->driver);
     }
     return 0;
+}
+
+static int judge_filters(const struct vm_disk *d, struct err *e)
+{
+    struct err why = { .code = 0 };
+
+    if (!d->filters || !blk_filters_judge(d->filters, &why))
+        return 0;
+    return err_set(e, why.code, "%s: %s", d->vdev, why.text);
 }
 
 int vm_config_disk_judge(struct vm_disk *d, struct err *e)
 {
     int rc = refuse_what_is_missing(d, e);
 
+    if (!rc)
+        rc = judge_filters(d, e);
     return rc || d->format == VM_DISK_FORMAT_EMPTY ? rc : judge_driver(d, e);
 }
 

@@ -5,10 +5,12 @@
  *   [PREFIX:]...     deprecated prefixes, before the target only;
  *   anything else    the next of target, format, vdev, access not yet given.
  * Blanks before a parameter do not count, those after it do.  A parameter given
- * twice must say the same, but an empty target may be given again. */
+ * twice must say the same, but an empty target may be given again, and each filter=
+ * is one more. */
 #include "vm/disk_spec.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,6 +196,21 @@ static int set_reconnect(struct spec *s, const char *value)
     return 0;
 }
 
+static int add_filter(struct spec *s, const char *value)
+{
+    size_t name = strspn(value, LOWER_ALNUM "-");
+    char *all = NULL;
+
+    if (!name || (value[name] && value[name] != ':'))
+        return fail(s, "not a filter, expected NAME or NAME:OPTION=VALUE:OPTION=VALUE...", value);
+    if (asprintf(&all, "%s%s%s", s->d.filters ? s->d.filters : "", s->d.filters ? "," : "",
+                 value) < 0)
+        return out_of_memory(s);
+    free(s->d.filters);
+    s->d.filters = all;
+    return 0;
+}
+
 static int set_colo(struct spec *s, const char *value)
 {
     s->d.colo = true;
@@ -271,6 +288,7 @@ static const struct {
     { "backendtype", set_backendtype }, { "specification", set_specification },
     { "grant_usage", set_grant_usage }, { "driver", set_driver }, { "size", set_size },
     { "reconnect", set_reconnect },
+    { "filter", add_filter },
     { "colo-host", set_colo }, { "colo-port", set_colo }, { "colo-export", set_colo },
     { "active-disk", set_colo }, { "hidden-disk", set_colo },
 };
@@ -481,6 +499,7 @@ void vm_disk_spec_free(struct vm_disk *d)
 {
     free(d->target);
     free(d->driver);
+    free(d->filters);
     free(d->script);
     free(d->backend);
 }

@@ -18,6 +18,7 @@
 
 #include "base/atomic.h"
 #include "base/log.h"
+#include "blk/qos_limit.h"
 #include "dev/xen_console.h"
 #include "dev/xen_vbd.h"
 #include "vm/config_disk.h"
@@ -51,6 +52,7 @@ struct vm_guest {
     struct xs_ring *ring;
     struct gnttab_host grants;
     bool grants_ready;
+    struct qos_groups *qos_groups;
     struct xen_hostport store_port, console_port;
     struct xen_console *console;
     struct xen_vbd *vbd[VM_DISKS_MAX];
@@ -246,6 +248,9 @@ static int create_disks(struct vm_guest *g, struct err *e)
     if (rc)
         return err_set(e, -rc, "out of memory");
     g->grants_ready = true;
+    g->qos_groups = qos_groups_create();
+    if (!g->qos_groups)
+        return err_set(e, ENOMEM, "out of memory");
     for (unsigned i = 0; i < c->nr_disks && !rc; i++) {
         const struct vm_disk *d = &c->disks[i];
         struct err why = { 0 };
@@ -257,7 +262,8 @@ static int create_disks(struct vm_guest *g, struct err *e)
             .disk = { .driver = d->driver, .path = d->target, .size_bytes = d->size_bytes,
                       .readonly = d->readonly, .shared_write = d->shared_write,
                       .no_discard = !d->discard, .reconnect_s = d->reconnect_s,
-                      .format = vm_config_disk_image_format(d) },
+                      .format = vm_config_disk_image_format(d),
+                      .filters = d->filters, .qos_groups = g->qos_groups },
             .cdrom = d->cdrom, .bootable = i == 0, .persistent = d->persistent_grants,
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,
@@ -361,6 +367,7 @@ void vm_guest_destroy(struct vm_guest *g)
         kvm_vcpu_threads_pause(g->machine->threads);
     for (unsigned i = 0; i < g->nr_vbds; i++)
         xen_vbd_destroy(g->vbd[i]);
+    qos_groups_free(g->qos_groups);
     if (g->grants_ready)
         gnttab_host_free(&g->grants);
     xen_console_free(g->console);

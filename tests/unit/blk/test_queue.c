@@ -60,7 +60,7 @@ static void wait_ends_when_the_wake_fd_is_readable(void **state)
         fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         image_make(&img, "/tmp", 64 * KIB);
         d = disk_open(&(struct blk_spec){ .driver = blk_driver_table[i]->name, .path = img.path,
-                                          .format = format });
+                                          .format = format, .size_bytes = 64 * KIB });
         sync_open_fd(&s, d, fd);
         for (unsigned round = 0; round < 3; round++) {
             assert_false(blk_queue_wait(s.q, 1000000));
@@ -116,7 +116,7 @@ static void complete_may_submit_the_request_again(void **state)
             continue;
         image_make(&img, "/tmp", 64 * KIB);
         d = disk_open(&(struct blk_spec){ .driver = blk_driver_table[i]->name, .path = img.path,
-                                          .format = format });
+                                          .format = format, .size_bytes = 64 * KIB });
         assert_int_equal(blk_queue_open(d, &p, &c.q, &e), 0);
         req = blk_req_get(c.q, 1);
         req->op = BLK_OP_WRITE;

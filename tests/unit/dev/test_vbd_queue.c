@@ -35,7 +35,7 @@ struct fixture {
     struct lane lane[NR_QUEUES];
 };
 
-static void open_disk(struct fixture *f, const char *dir)
+static void open_filtered(struct fixture *f, const char *dir, const char *filters)
 {
     struct err e = { 0 };
     int fd;
@@ -45,12 +45,18 @@ static void open_disk(struct fixture *f, const char *dir)
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, (off_t)(NR_QUEUES * REGION_BYTES)), 0);
     close(fd);
-    assert_int_equal(blk_disk_open(&(struct blk_spec){ .driver = "file", .path = f->path },
+    assert_int_equal(blk_disk_open(&(struct blk_spec){ .driver = "file", .path = f->path,
+                                                       .filters = filters },
                                    &f->disk, &e), 0);
     f->fault_fd = eventfd(0, EFD_NONBLOCK);
     guest_init(&f->guest);
     for (uint32_t i = 0; i < GUEST_PAGES; i++)
         guest_grant(&f->guest, i, false);
+}
+
+static void open_disk(struct fixture *f, const char *dir)
+{
+    open_filtered(f, dir, NULL);
 }
 
 static void close_disk(struct fixture *f)
@@ -439,16 +445,18 @@ static void a_flush_of_a_file_is_not_served_by_a_vcpu(void **state)
 }
 
 /* Requests by the dozen, called for where the queue is lent and rung for where it is not,
- * in a crowd and out of it: every answer comes, and the data is right. */
+ * in a crowd and out of it, and with a filter that keeps many of them for a while: every
+ * answer comes, and the data is right. */
 static void queues_lent_and_taken_back_keep_data_intact(void **state)
 {
-    for (unsigned round = 0; round < 4; round++) {
+    for (unsigned round = 0; round < 8; round++) {
         struct vbd_queue_counters c;
         struct fixture f;
 
-        open_disk(&f, round % 2 ? "/tmp" : "/dev/shm");
+        open_filtered(&f, round % 2 ? "/tmp" : "/dev/shm",
+                      round > 3 ? "verify,qos:iops=20000" : NULL);
         lane_open_as(&f, 0, 1, false, 0, true);
-        if (round > 1)
+        if (round % 4 > 1)
             crowd_begin(&f.lane[0]);
         f.lane[0].puts_off = false;
         ask_one_by_one(&f.lane[0], 4);
@@ -525,6 +533,38 @@ static void stopping_answers_what_is_in_flight(void **state)
     }
 }
 
+static void what_filters_keep_is_answered_when_the_queue_stops(void **state)
+{
+    static const struct { const char *filters; int16_t status; } kept[] = {
+        { "qos:iops=1", BLKIF_RSP_OKAY }, { "delay:time=1000s", BLKIF_RSP_OKAY },
+        { "fault:error=hang", BLKIF_RSP_ERROR },
+    };
+
+    for (unsigned i = 0; i < array_size(kept); i++) {
+        struct vbd_queue_counters c;
+        struct blkif_response rsp;
+        struct fixture f;
+        unsigned answers = 0;
+
+        open_filtered(&f, "/dev/shm", kept[i].filters);
+        lane_open_as(&f, 0, 1, false, 20000, true);
+        for (unsigned s = 0; s < DEPTH; s++) {
+            lane_put(&f.lane[0], s, BLKIF_OP_WRITE, s * REGION_BYTES / DEPTH, SLOT_PAGES);
+            lane_show(&f.lane[0]);
+        }
+        wait_until_asleep(&f.lane[0], &c);
+        assert_in_range(c.ring.requests, 1, DEPTH);
+        vbd_queue_stop(f.lane[0].queue, &c);
+        for (; front_get(&f.lane[0].front, &rsp); answers++)
+            assert_int_equal(rsp.status, kept[i].status);
+        assert_int_equal(answers, c.ring.requests);
+        assert_int_equal(guest_grants_in_use(&f.guest), 0);
+        front_free(&f.lane[0].front);
+        free(f.lane[0].model);
+        close_disk(&f);
+    }
+}
+
 static void garbage_index_is_reported_once_and_others_live(void **state)
 {
     struct vbd_queue_counters c;
@@ -570,6 +610,7 @@ int main(void)
         cmocka_unit_test(frontend_that_fills_the_queue_kicks_seldom),
         cmocka_unit_test(idle_queue_stops_polling),
         cmocka_unit_test(stopping_answers_what_is_in_flight),
+        cmocka_unit_test(what_filters_keep_is_answered_when_the_queue_stops),
         cmocka_unit_test(garbage_index_is_reported_once_and_others_live),
     };
 

@@ -52,6 +52,8 @@ static void print_disk(FILE *out, const struct vm_disk *d)
         fprintf(out, " format=%s", vm_config_disk_image_format(d));
     if (d->reconnect_s != 30)
         fprintf(out, " reconnect=%u", d->reconnect_s);
+    if (d->filters)
+        fprintf(out, " filters=%s", d->filters);
     fprintf(out, "%s%s%s%s%s%s\n", d->readonly ? " readonly" : "",
             d->shared_write ? " shared" : "", d->cdrom ? " cdrom" : "",
             d->discard ? " discard" : "", d->direct_io_safe ? " direct-io-safe" : "",

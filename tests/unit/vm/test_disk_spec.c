@@ -198,6 +198,7 @@ static void a_driver_may_be_named(void **state)
     assert_int_equal(vm_disk_spec_parse("/a,,xvdb", NULL, &d, &e), 0);
     assert_string_equal(d.driver, "file");
     assert_true(d.size_bytes == 0);
+    assert_null(d.filters);
     vm_disk_spec_free(&d);
 }
 
@@ -243,6 +244,9 @@ static void bad_lines_say_what_is_wrong(void **state)
         { "/a,,xvda,reconnect=-1", "not a number of seconds" },
         { "/a,,xvda,reconnect=86401", "not a number of seconds" },
         { "/a,,xvda,driver=", "not the name of a driver" },
+        { "/a,,xvda,filter=", "not a filter" },
+        { "/a,,xvda,filter=:iops=1", "not a filter" },
+        { "/a,,xvda,filter=Qos:iops=1", "not a filter" },
         { "/a,,xvda,driver=../x", "not the name of a driver" },
         { "/a,empty,xvda", "an empty drive can have no target" },
         { "/a,,vda", "not a virtual device" },
