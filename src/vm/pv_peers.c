@@ -19,7 +19,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -31,8 +30,10 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "place/thread.h"
 
 #define EVENTS_PER_WAIT 32
+#define STACK_BYTES     ((size_t)128 * KIB)
 
 /* ---- packets ---- */
 
@@ -477,21 +478,6 @@ void pv_peers_window_free(uint8_t *window)
         munmap(window, PEER_BYTES);
 }
 
-/* Signals are for the thread that runs the event loop. */
-static int thread_start(struct pv_peers *p)
-{
-    sigset_t all, old;
-    int rc;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    rc = -pthread_create(&p->thread, NULL, serve, p);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (!rc)
-        pthread_setname_np(p->thread, "peers");
-    return rc;
-}
-
 static int start(struct pv_peers *p)
 {
     struct rlimit files;
@@ -517,7 +503,7 @@ static int start(struct pv_peers *p)
     if (!rc)
         rc = peers_watch(p, p->p.listen_fd, PEER_WAIT_LISTEN, 0, EPOLLIN);
     if (!rc)
-        rc = thread_start(p);
+        rc = place_thread_start(&p->thread, "peers", STACK_BYTES, 0, serve, p);
     p->thread_runs = !rc;
     return rc;
 }
