@@ -58,6 +58,24 @@ static int packet_send(int fd, const struct peer_msg *m, int pass_fd, int flags)
     return n == (ssize_t)sizeof(*m) ? 0 : n < 0 ? -errno : -EPIPE;
 }
 
+/* The descriptor that came along, or -1.  Where there is room for one, padding lets two in. */
+static int packet_fd(struct msghdr *msg)
+{
+    const struct cmsghdr *h = CMSG_FIRSTHDR(msg);
+    size_t nr;
+    int fd = -1;
+
+    if (!h || h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+        return -1;
+    nr = (h->cmsg_len - CMSG_LEN(0)) / sizeof(fd);
+    for (size_t i = 0; i < nr; i++) {
+        memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
+        if (nr > 1)
+            close(fd);
+    }
+    return nr == 1 ? fd : -1;
+}
+
 /* *got_fd: what came along, or -1. */
 static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
 {
@@ -65,7 +83,6 @@ static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
     struct iovec iov = { .iov_base = m, .iov_len = sizeof(*m) };
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
                           .msg_controllen = sizeof(control) };
-    const struct cmsghdr *h;
     ssize_t n;
 
     *got_fd = -1;
@@ -74,10 +91,7 @@ static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;
-    h = CMSG_FIRSTHDR(&msg);
-    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS &&
-        h->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(got_fd, CMSG_DATA(h), sizeof(*got_fd));
+    *got_fd = packet_fd(&msg);
     /* MSG_CTRUNC: no descriptor was free for what came along, which is then not there */
     if (n == (ssize_t)sizeof(*m) && !(msg.msg_flags & MSG_TRUNC))
         return 0;

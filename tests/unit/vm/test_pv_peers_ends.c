@@ -48,6 +48,20 @@ static void test_granter_dies(void **state)
     assert_int_equal(*page_at(two, a.mfn), 0);
 }
 
+static bool send_with(int fd, const struct peer_msg *m, const int *fds, unsigned nr)
+{
+    union { struct cmsghdr h; char room[CMSG_SPACE(4 * sizeof(int))]; } control = { 0 };
+    struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                          .msg_controllen = CMSG_SPACE(nr * sizeof(int)) };
+
+    control.h.cmsg_level = SOL_SOCKET;
+    control.h.cmsg_type = SCM_RIGHTS;
+    control.h.cmsg_len = CMSG_LEN(nr * sizeof(int));
+    memcpy(CMSG_DATA(&control.h), fds, nr * sizeof(int));
+    return sendmsg(fd, &msg, MSG_NOSIGNAL) == sizeof(*m);
+}
+
 /* A process that grants once and then says nothing more: its pages go. */
 struct silent {
     int listen_fd, conn_fd, ram_fd;
@@ -56,23 +70,15 @@ struct silent {
 static void *silent_serve(void *arg)
 {
     struct silent *s = arg;
-    union { struct cmsghdr h; char room[CMSG_SPACE(sizeof(int))]; } control = { 0 };
     struct peer_msg m;
-    struct iovec iov = { &m, sizeof(m) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-                          .msg_controllen = sizeof(control) };
 
     s->conn_fd = accept(s->listen_fd, NULL, NULL);
     if (recv(s->conn_fd, &m, sizeof(m), 0) != sizeof(m) ||
         recv(s->conn_fd, &m, sizeof(m), 0) != sizeof(m))
         return NULL;
-    control.h.cmsg_level = SOL_SOCKET;
-    control.h.cmsg_type = SCM_RIGHTS;
-    control.h.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&control.h), &s->ram_fd, sizeof(int));
     m.result = GNTST_okay;
     m.frame = 3;
-    return sendmsg(s->conn_fd, &msg, 0) == sizeof(m) ? s : NULL;
+    return send_with(s->conn_fd, &m, &s->ram_fd, 1) ? s : NULL;
 }
 
 static void test_silence(void **state)
@@ -173,6 +179,27 @@ static void test_strangers(void **state)
     eventually(!use(one, 8));
     for (unsigned i = 0; i < NR_LINKS; i++)
         assert_null(one->end[i]);
+}
+
+/* What comes along without being asked for does not stay. */
+static void test_descriptors(void **state)
+{
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    struct peer_msg m = { .op = PEER_BIND, .port = 3, .peer_port = 4 };
+    int fds[4] = { 0, 1, 2, 0 }, fd = stranger(*state, &hello), before, after;
+
+    ask(fd, m);
+    before = dup(0);
+    for (unsigned nr = 1; nr <= 4; nr++) {
+        assert_true(send_with(fd, &m, fds, nr));
+        assert_int_equal(recv(fd, &m, sizeof(m), 0), sizeof(m));
+        assert_int_equal(m.result, -EINVAL);
+    }
+    after = dup(0);
+    assert_int_equal(after, before + 1);
+    close(before);
+    close(after);
+    close(fd);
 }
 
 /* ---- both at once ---- */
@@ -328,6 +355,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_granter_dies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
     };
