@@ -87,6 +87,12 @@ static bool ram_take(struct peer *peer, int fd)
     return true;
 }
 
+/* What the other side says of a request, which may be anything. */
+static int16_t status_judge(int32_t result)
+{
+    return result <= 0 && result >= INT16_MIN ? (int16_t)result : GNTST_general_error;
+}
+
 /* Holds a grant; *m is what the other side says of it. */
 static int16_t hold(struct pv_peers *p, struct peer *peer, struct peer_msg *m)
 {
@@ -99,7 +105,7 @@ static int16_t hold(struct pv_peers *p, struct peer *peer, struct peer_msg *m)
     if (m->result) {
         if (fd >= 0)
             close(fd);
-        return (int16_t)m->result;
+        return status_judge(m->result);
     }
     if (ram_take(peer, fd) && (m->transitive || m->frame < peer->ram_pages))
         return GNTST_okay;

@@ -255,9 +255,11 @@ int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send
     rc = packet_send(peer->fd, m, send_fd, 0);
     if (!rc)
         rc = packet_receive(peer->fd, m, &fd, 0);
-    pthread_mutex_unlock(&peer->lock);
     if (!rc && m->op != op)
         rc = -EPROTO;
+    if (rc)
+        shutdown(peer->fd, SHUT_RDWR);      /* a reply that is late is nobody else's */
+    pthread_mutex_unlock(&peer->lock);
     if (got_fd && !rc)
         *got_fd = fd;
     else if (fd >= 0)

@@ -55,6 +55,8 @@ static bool send_with(int fd, const struct peer_msg *m, const int *fds, unsigned
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
                           .msg_controllen = CMSG_SPACE(nr * sizeof(int)) };
 
+    if (!nr)
+        return send(fd, m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m);
     control.h.cmsg_level = SOL_SOCKET;
     control.h.cmsg_type = SCM_RIGHTS;
     control.h.cmsg_len = CMSG_LEN(nr * sizeof(int));
@@ -107,6 +109,62 @@ static void test_silence(void **state)
     unlink(un.sun_path);
     close(s.conn_fd);
     close(s.listen_fd);
+}
+
+/* Guest 7's process, which gives its answers whatever it is asked. */
+struct liar {
+    pthread_t thread;
+    int listen_fd, nr;
+    struct lie { int32_t result; uint64_t frame; int fd; } lie[4];
+};
+
+static void *liar_serve(void *arg)
+{
+    struct liar *l = arg;
+    int fd = accept(l->listen_fd, NULL, NULL);
+    struct peer_msg m;
+
+    recv(fd, &m, sizeof(m), 0);
+    for (int i = 0; i < l->nr && recv(fd, &m, sizeof(m), 0) == sizeof(m); i++) {
+        m.result = l->lie[i].result;
+        m.frame = l->lie[i].frame;
+        send_with(fd, &m, &l->lie[i].fd, l->lie[i].fd >= 0);
+    }
+    close(fd);
+    return NULL;
+}
+
+static void liar_start(struct world *w, struct liar *l)
+{
+    l->listen_fd = listen_as(w, 7, 0);
+    assert_false(pthread_create(&l->thread, NULL, liar_serve, l));
+}
+
+static void liar_end(struct world *w, struct liar *l)
+{
+    struct sockaddr_un un;
+
+    pthread_join(l->thread, NULL);
+    close(l->listen_fd);
+    address(w, 7, &un);
+    unlink(un.sun_path);
+}
+
+static void test_lies(void **state)
+{
+    struct world *w = *state;
+    struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
+    struct liar l = { .nr = 4, .lie = {
+        { GNTST_okay, 3, one->mem.region[1].memfd },
+        { 0x10000, RAM_PAGES, -1 }, { 0x10000, RAM_PAGES, -1 }, { INT32_MIN, 0, -1 } } };
+
+    liar_start(w, &l);
+    assert_int_equal(map(two, 7, 8, false).result, GNTST_okay);
+    assert_int_equal(map(two, 7, 9, false).result, GNTST_general_error);
+    assert_int_equal(call(two, (struct shim_peer_call){ .op = SHIM_PEER_GRANT_HOLD, .domid = 7,
+                                                        .ref = 9 }).result, GNTST_general_error);
+    assert_int_equal(map(two, 7, 9, false).result, GNTST_general_error);
+    liar_end(w, &l);
 }
 
 /* ---- others that are no guests ---- */
@@ -354,6 +412,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_user_dies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_granter_dies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_at_once, setup, teardown),
