@@ -260,6 +260,54 @@ static void test_descriptors(void **state)
     close(fd);
 }
 
+static int32_t bind_with(int fd, int event_fd, int *got)
+{
+    union { struct cmsghdr h; char room[CMSG_SPACE(sizeof(int))]; } control;
+    struct peer_msg m = { .op = PEER_BIND, .port = 3, .peer_port = 4 };
+    struct iovec iov = { &m, sizeof(m) };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                          .msg_controllen = sizeof(control) };
+
+    assert_true(send_with(fd, &m, &event_fd, 1));
+    assert_int_equal(recvmsg(fd, &msg, 0), sizeof(m));
+    if (!m.result)
+        memcpy(got, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(*got));
+    return m.result;
+}
+
+/* Nothing that is sent along makes the thread wait. */
+static void test_waiting(void **state)
+{
+    struct world *w = *state;
+    struct guest *one = &w->guest[ONE];
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    const struct peer_msg left = { .op = PEER_CLOSE, .port = 3, .peer_port = 4 };
+    int event_fd = eventfd(0, EFD_NONBLOCK), fd = stranger(w, &hello), pipe_fd[2], got[2];
+    const uint64_t n = 1;
+
+    wait_for(one, TWO, 3);
+    assert_false(pipe2(pipe_fd, O_NONBLOCK));
+    assert_int_equal(bind_with(fd, pipe_fd[0], &got[0]), -EINVAL);
+    assert_int_equal(bind_with(fd, event_fd, &got[0]), 0);
+    assert_int_equal(write(event_fd, &n, sizeof(n)), sizeof(n));
+    eventually(event_taken(one, 0));
+    assert_false(fcntl(event_fd, F_SETFL, 0));
+    assert_false(fcntl(got[0], F_SETFL, 0));
+    assert_int_equal(ask(fd, left), 0);
+    assert_false(event_taken(one, 0));
+    assert_int_equal(bind_with(fd, event_fd, &got[1]), 0);
+    assert_int_equal(write(event_fd, &n, sizeof(n)), sizeof(n));
+    eventually(event_taken(one, 0));
+    assert_int_equal(write(event_fd, &n, sizeof(n)), sizeof(n));
+    eventually(event_taken(one, 0));
+    for (unsigned i = 0; i < 2; i++) {
+        close(pipe_fd[i]);
+        close(got[i]);
+    }
+    close(event_fd);
+    close(fd);
+}
+
 /* ---- both at once ---- */
 
 struct busy {
@@ -415,6 +463,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
     };
