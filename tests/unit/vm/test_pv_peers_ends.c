@@ -148,6 +148,8 @@ static void liar_end(struct world *w, struct liar *l)
     close(l->listen_fd);
     address(w, 7, &un);
     unlink(un.sun_path);
+    eventually(call(&w->guest[TWO], (struct shim_peer_call){ .op = SHIM_PEER_EXISTS,
+                                                             .domid = 7 }).result == -ESRCH);
 }
 
 static void test_lies(void **state)
@@ -165,6 +167,38 @@ static void test_lies(void **state)
                                                         .ref = 9 }).result, GNTST_general_error);
     assert_int_equal(map(two, 7, 9, false).result, GNTST_general_error);
     liar_end(w, &l);
+}
+
+/* RAM that is no RAM, or may not be written to, leaves the window as it was. */
+static void test_files(void **state)
+{
+    struct world *w = *state;
+    struct guest *two = &w->guest[TWO];
+    static const struct { unsigned flags; int seals; } file[] = {
+        { MFD_HUGETLB, F_SEAL_SHRINK }, { 0, F_SEAL_GROW },
+        { 0, F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE }, { 0, F_SEAL_SHRINK },
+    };
+
+    for (unsigned i = 0; i < array_size(file); i++) {
+        struct liar l = { .nr = 2 };
+        int fd = memfd_create("ram", MFD_ALLOW_SEALING | file[i].flags);
+        int16_t expected = i + 1 < array_size(file) ? GNTST_general_error : GNTST_okay;
+        unsigned char in_memory[2];
+
+        if (fd < 0)
+            continue;       /* the kernel has no huge pages */
+        assert_false(ftruncate(fd, 4 * MIB));
+        assert_false(fcntl(fd, F_ADD_SEALS, file[i].seals));
+        l.lie[0] = l.lie[1] = (struct lie){ GNTST_okay, 0, fd };
+        liar_start(w, &l);
+        assert_int_equal(map(two, 7, 8, true).result, expected);
+        assert_int_equal(can(true, two->window[PV_WINDOW_WRITE]), expected == GNTST_okay);
+        assert_false(mincore(two->window[PV_WINDOW_WRITE], 2 * PAGE_SIZE, in_memory));
+        unmap(two, PEER_GPA >> PAGE_SHIFT);
+        assert_false(can(false, two->window[PV_WINDOW_WRITE]));
+        liar_end(w, &l);
+        close(fd);
+    }
 }
 
 /* ---- others that are no guests ---- */
@@ -461,6 +495,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_granter_dies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
