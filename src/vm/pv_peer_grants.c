@@ -10,9 +10,11 @@
  * Copies go through the file, so nobody maps another guest's RAM. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -35,12 +37,29 @@ static uint8_t *page_host(const struct pv_peers *p, unsigned window, uint32_t i)
     return p->p.window[window] + (uint64_t)i * PAGE_SIZE;
 }
 
-/* Nothing is there for the guest, as before. */
-static void page_hide(const struct pv_peers *p, unsigned window, uint32_t i)
+/* Mapped elsewhere first: where mmap() fails in a window, it may have unmapped what was there,
+ * and whatever else the process maps next could be shown to the guest. */
+static bool page_place(const struct pv_peers *p, unsigned window, uint32_t i, int prot, int flags,
+                       int fd, off_t at)
 {
-    if (mmap(page_host(p, window, i), PAGE_SIZE, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-        log_error("a page of another guest stays mapped: out of memory");
+    void *page = mmap(NULL, PAGE_SIZE, prot, flags, fd, at);
+
+    if (page == MAP_FAILED)
+        return false;
+    if (mremap(page, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+               page_host(p, window, i)) != MAP_FAILED)
+        return true;
+    munmap(page, PAGE_SIZE);
+    return false;
+}
+
+/* Nothing is there for the guest, as before.  False: what was there is. */
+static bool page_hide(const struct pv_peers *p, unsigned window, uint32_t i)
+{
+    if (page_place(p, window, i, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))
+        return true;
+    log_error("a page of another guest stays mapped: out of memory");
+    return false;
 }
 
 /* Whoever has the other guest's pages now, this guest does not: it keeps blank ones. */
@@ -49,8 +68,7 @@ static void pages_blank(const struct pv_peers *p, const struct peer *peer)
     for (unsigned w = 0; w < PV_NR_PEER_WINDOWS; w++)
         for (uint32_t i = 0; i < PEER_PAGES; i++)
             if (p->grants.page[w][i].refs && p->grants.page[w][i].peer == peer &&
-                mmap(page_host(p, w, i), PAGE_SIZE, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+                !page_place(p, w, i, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
                 page_hide(p, w, i);
 }
 
@@ -71,13 +89,23 @@ static void drop(struct pv_peers *p, struct peer *peer, uint32_t hold)
         ask(p, peer, &m, NULL);
 }
 
-/* The other guest's RAM, which must never shrink under a mapping. */
+/* It must never shrink under a mapping, and be of pages of the usual size: a mapping of one
+ * page of any other would be larger. */
+static bool is_ram(int fd, struct stat *st)
+{
+    struct statfs fs;
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && (seals & F_SEAL_SHRINK) && !fstatfs(fd, &fs) &&
+           fs.f_type == TMPFS_MAGIC && !fstat(fd, st);
+}
+
+/* The other guest's RAM. */
 static bool ram_take(struct peer *peer, int fd)
 {
     struct stat st;
-    int seals = fd >= 0 ? fcntl(fd, F_GET_SEALS) : -1;
 
-    if (fd < 0 || peer->ram_fd >= 0 || seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st)) {
+    if (fd < 0 || peer->ram_fd >= 0 || !is_ram(fd, &st)) {
         if (fd >= 0)
             close(fd);
         return peer->ram_fd >= 0;
@@ -85,6 +113,12 @@ static bool ram_take(struct peer *peer, int fd)
     peer->ram_fd = fd;
     peer->ram_pages = (uint64_t)st.st_size >> PAGE_SHIFT;
     return true;
+}
+
+/* What the other side says of a request, which may be anything. */
+static int16_t status_judge(int32_t result)
+{
+    return result <= 0 && result >= INT16_MIN ? (int16_t)result : GNTST_general_error;
 }
 
 /* Holds a grant; *m is what the other side says of it. */
@@ -99,7 +133,7 @@ static int16_t hold(struct pv_peers *p, struct peer *peer, struct peer_msg *m)
     if (m->result) {
         if (fd >= 0)
             close(fd);
-        return (int16_t)m->result;
+        return status_judge(m->result);
     }
     if (ram_take(peer, fd) && (m->transitive || m->frame < peer->ram_pages))
         return GNTST_okay;
@@ -133,9 +167,8 @@ static int16_t page_show(struct pv_peers *p, unsigned window, uint32_t i, struct
     if (status != GNTST_okay)
         return status;
     if (m.transitive ||
-        mmap(page_host(p, window, i), PAGE_SIZE,
-             window == PV_WINDOW_WRITE ? PROT_READ | PROT_WRITE : PROT_READ,
-             MAP_SHARED | MAP_FIXED, peer->ram_fd, (off_t)(m.frame << PAGE_SHIFT)) == MAP_FAILED) {
+        !page_place(p, window, i, window == PV_WINDOW_WRITE ? PROT_READ | PROT_WRITE : PROT_READ,
+                    MAP_SHARED, peer->ram_fd, (off_t)(m.frame << PAGE_SHIFT))) {
         drop(p, peer, m.hold);
         return GNTST_general_error;
     }
@@ -144,12 +177,12 @@ static int16_t page_show(struct pv_peers *p, unsigned window, uint32_t i, struct
     return GNTST_okay;
 }
 
+/* The guest does not see it any more. */
 static void page_release(struct pv_peers *p, unsigned window, uint32_t i)
 {
     struct peer_page g = p->grants.page[window][i];
 
     p->grants.page[window][i] = (struct peer_page){ 0 };
-    page_hide(p, window, i);
     drop(p, g.peer, g.hold);
     peer_put(p, g.peer);
 }
@@ -196,12 +229,16 @@ void peer_grants_unmap(struct pv_peers *p, uint64_t mfn)
 {
     uint64_t i = mfn - (PEER_GPA >> PAGE_SHIFT);
     unsigned window = i < PEER_PAGES ? PV_WINDOW_WRITE : PV_WINDOW_READ;
+    struct peer_page *g;
 
     if (i >= 2 * PEER_PAGES)
         return;
     i %= PEER_PAGES;
     pthread_mutex_lock(&p->grants.lock);
-    if (p->grants.page[window][i].refs && !--p->grants.page[window][i].refs)
+    g = &p->grants.page[window][i];
+    if (g->refs > 1)
+        g->refs--;
+    else if (g->refs && page_hide(p, window, (uint32_t)i))
         page_release(p, window, (uint32_t)i);
     pthread_mutex_unlock(&p->grants.lock);
 }
@@ -298,8 +335,10 @@ void peer_grants_free(struct pv_peers *p)
 {
     for (unsigned w = 0; w < PV_NR_PEER_WINDOWS; w++) {
         for (uint32_t i = 0; p->grants.page[w] && i < PEER_PAGES; i++)
-            if (p->grants.page[w][i].refs)
+            if (p->grants.page[w][i].refs) {
+                page_hide(p, w, i);
                 page_release(p, w, i);
+            }
         free(p->grants.page[w]);
         p->grants.page[w] = NULL;
     }

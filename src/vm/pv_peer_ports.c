@@ -15,12 +15,13 @@
  *
  * Only the guest's close ends a record. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "vm/pv_peers_priv.h"
 
 #define AT_BYTES (EVTCHN_PORTS_MAX * sizeof(struct channel *))
@@ -43,11 +44,15 @@ static struct channel *channel_at(struct pv_peers *p, uint32_t port)
     return port < p->ports.nr ? p->ports.at[port] : NULL;
 }
 
+/* Takes what has been sent.  Both processes have the file, O_NONBLOCK is part of it, and the
+ * other one may change that at any time: so it is said with each look.  A kernel that cannot
+ * (before 5.8) gives an event too many. */
 static bool sent(int fd)
 {
     uint64_t n;
+    const struct iovec v = { &n, sizeof(n) };
 
-    return read(fd, &n, sizeof(n)) == sizeof(n);
+    return preadv2(fd, &v, 1, -1, RWF_NOWAIT) == sizeof(n) || errno == EOPNOTSUPP;
 }
 
 /* The other guest is no longer there, or has closed its end. */
@@ -72,7 +77,8 @@ static int connected(struct pv_peers *p, struct channel *c, uint32_t peer_port, 
     int rc;
 
     c->peer_fd = fd;
-    rc = peers_watch(p, fd, PEER_WAIT_KICK, c->port, EPOLLIN);
+    /* at each event, so that one that cannot be taken is seen once */
+    rc = peers_watch(p, fd, PEER_WAIT_KICK, c->port, EPOLLIN | EPOLLET);
     if (rc)
         return rc;
     c->peer_port = peer_port;
@@ -184,14 +190,6 @@ static int bind_finish(struct pv_peers *p, struct channel *c, uint32_t peer_port
     return rc;
 }
 
-/* An eventfd that nobody can be kept waiting by. */
-static bool fd_good(int fd)
-{
-    int flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
-
-    return flags >= 0 && (flags & O_NONBLOCK);
-}
-
 /* port has left peer_port. */
 static void tell_closed(struct pv_peers *p, struct peer *peer, uint32_t peer_port, uint32_t port)
 {
@@ -225,7 +223,7 @@ int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t 
         rc = -ESRCH;
     else if (m.result)
         rc = -EINVAL;
-    else if (!fd_good(fd))
+    else if (!fd_is_eventfd(fd))
         rc = -EIO;
     connected_there = !rc;
     rc = bind_finish(p, c, peer_port, rc, fd, link);
@@ -285,7 +283,7 @@ int peer_ports_serve_bind(struct pv_peers *p, domid_t by, const struct peer_msg 
 
     pthread_mutex_lock(&p->ports.lock);
     c = channel_at(p, m->port);
-    if (c && c->peer == by && !c->peer_port && !c->binding && m->peer_port && fd_good(fd))
+    if (c && c->peer == by && !c->peer_port && !c->binding && m->peer_port && fd_is_eventfd(fd))
         rc = end_make(p, c);
     if (!rc) {
         /* what was sent while nobody was there is dropped: who connects makes up for it */

@@ -19,7 +19,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -31,8 +30,10 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "place/thread.h"
 
 #define EVENTS_PER_WAIT 32
+#define STACK_BYTES     ((size_t)128 * KIB)
 
 /* ---- packets ---- */
 
@@ -57,6 +58,24 @@ static int packet_send(int fd, const struct peer_msg *m, int pass_fd, int flags)
     return n == (ssize_t)sizeof(*m) ? 0 : n < 0 ? -errno : -EPIPE;
 }
 
+/* The descriptor that came along, or -1.  Where there is room for one, padding lets two in. */
+static int packet_fd(struct msghdr *msg)
+{
+    const struct cmsghdr *h = CMSG_FIRSTHDR(msg);
+    size_t nr;
+    int fd = -1;
+
+    if (!h || h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+        return -1;
+    nr = (h->cmsg_len - CMSG_LEN(0)) / sizeof(fd);
+    for (size_t i = 0; i < nr; i++) {
+        memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
+        if (nr > 1)
+            close(fd);
+    }
+    return nr == 1 ? fd : -1;
+}
+
 /* *got_fd: what came along, or -1. */
 static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
 {
@@ -64,7 +83,6 @@ static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
     struct iovec iov = { .iov_base = m, .iov_len = sizeof(*m) };
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
                           .msg_controllen = sizeof(control) };
-    const struct cmsghdr *h;
     ssize_t n;
 
     *got_fd = -1;
@@ -73,10 +91,7 @@ static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;
-    h = CMSG_FIRSTHDR(&msg);
-    if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS &&
-        h->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(got_fd, CMSG_DATA(h), sizeof(*got_fd));
+    *got_fd = packet_fd(&msg);
     /* MSG_CTRUNC: no descriptor was free for what came along, which is then not there */
     if (n == (ssize_t)sizeof(*m) && !(msg.msg_flags & MSG_TRUNC))
         return 0;
@@ -240,9 +255,11 @@ int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send
     rc = packet_send(peer->fd, m, send_fd, 0);
     if (!rc)
         rc = packet_receive(peer->fd, m, &fd, 0);
-    pthread_mutex_unlock(&peer->lock);
     if (!rc && m->op != op)
         rc = -EPROTO;
+    if (rc)
+        shutdown(peer->fd, SHUT_RDWR);      /* a reply that is late is nobody else's */
+    pthread_mutex_unlock(&peer->lock);
     if (got_fd && !rc)
         *got_fd = fd;
     else if (fd >= 0)
@@ -477,21 +494,6 @@ void pv_peers_window_free(uint8_t *window)
         munmap(window, PEER_BYTES);
 }
 
-/* Signals are for the thread that runs the event loop. */
-static int thread_start(struct pv_peers *p)
-{
-    sigset_t all, old;
-    int rc;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    rc = -pthread_create(&p->thread, NULL, serve, p);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (!rc)
-        pthread_setname_np(p->thread, "peers");
-    return rc;
-}
-
 static int start(struct pv_peers *p)
 {
     struct rlimit files;
@@ -517,7 +519,7 @@ static int start(struct pv_peers *p)
     if (!rc)
         rc = peers_watch(p, p->p.listen_fd, PEER_WAIT_LISTEN, 0, EPOLLIN);
     if (!rc)
-        rc = thread_start(p);
+        rc = place_thread_start(&p->thread, "peers", STACK_BYTES, 0, serve, p);
     p->thread_runs = !rc;
     return rc;
 }

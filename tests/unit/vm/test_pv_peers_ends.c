@@ -48,6 +48,22 @@ static void test_granter_dies(void **state)
     assert_int_equal(*page_at(two, a.mfn), 0);
 }
 
+static bool send_with(int fd, const struct peer_msg *m, const int *fds, unsigned nr)
+{
+    union { struct cmsghdr h; char room[CMSG_SPACE(4 * sizeof(int))]; } control = { 0 };
+    struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                          .msg_controllen = CMSG_SPACE(nr * sizeof(int)) };
+
+    if (!nr)
+        return send(fd, m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m);
+    control.h.cmsg_level = SOL_SOCKET;
+    control.h.cmsg_type = SCM_RIGHTS;
+    control.h.cmsg_len = CMSG_LEN(nr * sizeof(int));
+    memcpy(CMSG_DATA(&control.h), fds, nr * sizeof(int));
+    return sendmsg(fd, &msg, MSG_NOSIGNAL) == sizeof(*m);
+}
+
 /* A process that grants once and then says nothing more: its pages go. */
 struct silent {
     int listen_fd, conn_fd, ram_fd;
@@ -56,23 +72,15 @@ struct silent {
 static void *silent_serve(void *arg)
 {
     struct silent *s = arg;
-    union { struct cmsghdr h; char room[CMSG_SPACE(sizeof(int))]; } control = { 0 };
     struct peer_msg m;
-    struct iovec iov = { &m, sizeof(m) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-                          .msg_controllen = sizeof(control) };
 
     s->conn_fd = accept(s->listen_fd, NULL, NULL);
     if (recv(s->conn_fd, &m, sizeof(m), 0) != sizeof(m) ||
         recv(s->conn_fd, &m, sizeof(m), 0) != sizeof(m))
         return NULL;
-    control.h.cmsg_level = SOL_SOCKET;
-    control.h.cmsg_type = SCM_RIGHTS;
-    control.h.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&control.h), &s->ram_fd, sizeof(int));
     m.result = GNTST_okay;
     m.frame = 3;
-    return sendmsg(s->conn_fd, &msg, 0) == sizeof(m) ? s : NULL;
+    return send_with(s->conn_fd, &m, &s->ram_fd, 1) ? s : NULL;
 }
 
 static void test_silence(void **state)
@@ -101,6 +109,96 @@ static void test_silence(void **state)
     unlink(un.sun_path);
     close(s.conn_fd);
     close(s.listen_fd);
+}
+
+/* Guest 7's process, which gives its answers whatever it is asked. */
+struct liar {
+    pthread_t thread;
+    int listen_fd, nr;
+    struct lie { int32_t result; uint64_t frame; int fd; } lie[4];
+};
+
+static void *liar_serve(void *arg)
+{
+    struct liar *l = arg;
+    int fd = accept(l->listen_fd, NULL, NULL);
+    struct peer_msg m;
+
+    recv(fd, &m, sizeof(m), 0);
+    for (int i = 0; i < l->nr && recv(fd, &m, sizeof(m), 0) == sizeof(m); i++) {
+        m.result = l->lie[i].result;
+        m.frame = l->lie[i].frame;
+        send_with(fd, &m, &l->lie[i].fd, l->lie[i].fd >= 0);
+    }
+    close(fd);
+    return NULL;
+}
+
+static void liar_start(struct world *w, struct liar *l)
+{
+    l->listen_fd = listen_as(w, 7, 0);
+    assert_false(pthread_create(&l->thread, NULL, liar_serve, l));
+}
+
+static void liar_end(struct world *w, struct liar *l)
+{
+    struct sockaddr_un un;
+
+    pthread_join(l->thread, NULL);
+    close(l->listen_fd);
+    address(w, 7, &un);
+    unlink(un.sun_path);
+    eventually(call(&w->guest[TWO], (struct shim_peer_call){ .op = SHIM_PEER_EXISTS,
+                                                             .domid = 7 }).result == -ESRCH);
+}
+
+static void test_lies(void **state)
+{
+    struct world *w = *state;
+    struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
+    struct liar l = { .nr = 4, .lie = {
+        { GNTST_okay, 3, one->mem.region[1].memfd },
+        { 0x10000, RAM_PAGES, -1 }, { 0x10000, RAM_PAGES, -1 }, { INT32_MIN, 0, -1 } } };
+
+    liar_start(w, &l);
+    assert_int_equal(map(two, 7, 8, false).result, GNTST_okay);
+    assert_int_equal(map(two, 7, 9, false).result, GNTST_general_error);
+    assert_int_equal(call(two, (struct shim_peer_call){ .op = SHIM_PEER_GRANT_HOLD, .domid = 7,
+                                                        .ref = 9 }).result, GNTST_general_error);
+    assert_int_equal(map(two, 7, 9, false).result, GNTST_general_error);
+    liar_end(w, &l);
+}
+
+/* RAM that is no RAM, or may not be written to, leaves the window as it was. */
+static void test_files(void **state)
+{
+    struct world *w = *state;
+    struct guest *two = &w->guest[TWO];
+    static const struct { unsigned flags; int seals; } file[] = {
+        { MFD_HUGETLB, F_SEAL_SHRINK }, { 0, F_SEAL_GROW },
+        { 0, F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE }, { 0, F_SEAL_SHRINK },
+    };
+
+    for (unsigned i = 0; i < array_size(file); i++) {
+        struct liar l = { .nr = 2 };
+        int fd = memfd_create("ram", MFD_ALLOW_SEALING | file[i].flags);
+        int16_t expected = i + 1 < array_size(file) ? GNTST_general_error : GNTST_okay;
+        unsigned char in_memory[2];
+
+        if (fd < 0)
+            continue;       /* the kernel has no huge pages */
+        assert_false(ftruncate(fd, 4 * MIB));
+        assert_false(fcntl(fd, F_ADD_SEALS, file[i].seals));
+        l.lie[0] = l.lie[1] = (struct lie){ GNTST_okay, 0, fd };
+        liar_start(w, &l);
+        assert_int_equal(map(two, 7, 8, true).result, expected);
+        assert_int_equal(can(true, two->window[PV_WINDOW_WRITE]), expected == GNTST_okay);
+        assert_false(mincore(two->window[PV_WINDOW_WRITE], 2 * PAGE_SIZE, in_memory));
+        unmap(two, PEER_GPA >> PAGE_SHIFT);
+        assert_false(can(false, two->window[PV_WINDOW_WRITE]));
+        liar_end(w, &l);
+        close(fd);
+    }
 }
 
 /* ---- others that are no guests ---- */
@@ -173,6 +271,75 @@ static void test_strangers(void **state)
     eventually(!use(one, 8));
     for (unsigned i = 0; i < NR_LINKS; i++)
         assert_null(one->end[i]);
+}
+
+/* What comes along without being asked for does not stay. */
+static void test_descriptors(void **state)
+{
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    struct peer_msg m = { .op = PEER_BIND, .port = 3, .peer_port = 4 };
+    int fds[4] = { 0, 1, 2, 0 }, fd = stranger(*state, &hello), before, after;
+
+    ask(fd, m);
+    before = dup(0);
+    for (unsigned nr = 1; nr <= 4; nr++) {
+        assert_true(send_with(fd, &m, fds, nr));
+        assert_int_equal(recv(fd, &m, sizeof(m), 0), sizeof(m));
+        assert_int_equal(m.result, -EINVAL);
+    }
+    after = dup(0);
+    assert_int_equal(after, before + 1);
+    close(before);
+    close(after);
+    close(fd);
+}
+
+static int32_t bind_with(int fd, int event_fd, int *got)
+{
+    union { struct cmsghdr h; char room[CMSG_SPACE(sizeof(int))]; } control;
+    struct peer_msg m = { .op = PEER_BIND, .port = 3, .peer_port = 4 };
+    struct iovec iov = { &m, sizeof(m) };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                          .msg_controllen = sizeof(control) };
+
+    assert_true(send_with(fd, &m, &event_fd, 1));
+    assert_int_equal(recvmsg(fd, &msg, 0), sizeof(m));
+    if (!m.result)
+        memcpy(got, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(*got));
+    return m.result;
+}
+
+/* Nothing that is sent along makes the thread wait. */
+static void test_waiting(void **state)
+{
+    struct world *w = *state;
+    struct guest *one = &w->guest[ONE];
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    const struct peer_msg left = { .op = PEER_CLOSE, .port = 3, .peer_port = 4 };
+    int event_fd = eventfd(0, EFD_NONBLOCK), fd = stranger(w, &hello), pipe_fd[2], got[2];
+    const uint64_t n = 1;
+
+    wait_for(one, TWO, 3);
+    assert_false(pipe2(pipe_fd, O_NONBLOCK));
+    assert_int_equal(bind_with(fd, pipe_fd[0], &got[0]), -EINVAL);
+    assert_int_equal(bind_with(fd, event_fd, &got[0]), 0);
+    assert_int_equal(write(event_fd, &n, sizeof(n)), sizeof(n));
+    eventually(event_taken(one, 0));
+    assert_false(fcntl(event_fd, F_SETFL, 0));
+    assert_false(fcntl(got[0], F_SETFL, 0));
+    assert_int_equal(ask(fd, left), 0);
+    assert_false(event_taken(one, 0));
+    assert_int_equal(bind_with(fd, event_fd, &got[1]), 0);
+    assert_int_equal(write(event_fd, &n, sizeof(n)), sizeof(n));
+    eventually(event_taken(one, 0));
+    assert_int_equal(write(event_fd, &n, sizeof(n)), sizeof(n));
+    eventually(event_taken(one, 0));
+    for (unsigned i = 0; i < 2; i++) {
+        close(pipe_fd[i]);
+        close(got[i]);
+    }
+    close(event_fd);
+    close(fd);
 }
 
 /* ---- both at once ---- */
@@ -327,7 +494,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_user_dies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_granter_dies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
     };
