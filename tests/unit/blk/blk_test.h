@@ -45,6 +45,9 @@ static inline void image_make(struct image *img, const char *dir, uint64_t size)
 }
 
 /* Whether the shell finds it; says which is missing. */
+/* The status of a test program that has found nothing to do (meson's and automake's). */
+#define TEST_SKIPPED 77
+
 static inline bool program_there(const char *name)
 {
     char command[128];
