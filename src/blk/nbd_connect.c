@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "blk/disk.h"
 
 /* Replies to one option; a server that has more to say means no good. */
@@ -137,20 +138,12 @@ static int go_send(struct shake *s, bool ask_block_size)
     return rc ? rc : shake_send(s, infos, infos_bytes);
 }
 
-/* The server's words, made harmless for a terminal. */
-static void harmless(char *text)
-{
-    for (unsigned char *c = (unsigned char *)text; *c; c++)
-        if (*c < ' ' || *c == 0x7f)
-            *c = ' ';
-}
-
 static int refused(struct shake *s, uint32_t type, char *words)
 {
     const char *name = s->target->export;
     const char *colon = words[0] ? ": " : "";
 
-    harmless(words);
+    text_make_harmless(words);
     switch (type) {
     case NBD_REP_ERR_UNKNOWN:
         if (!name[0])

@@ -20,6 +20,7 @@
 
 #include "base/atomic.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #define LISTEN_BACKLOG    128       /* queues that connect at the same time */
 #define LISTEN_FD         3         /* sd_listen_fds(3) */
@@ -238,8 +239,9 @@ static void words_take(struct nbd_qemu *q, char *words)
         n -= strlen(prefix);
     }
     for (size_t i = 0; i < n; i++)
-        words[i] = (unsigned char)from[i] < ' ' || from[i] == 0x7f ? ' ' : from[i];
+        words[i] = from[i] == '\n' || !from[i] ? ' ' : from[i];
     words[n] = 0;
+    text_make_harmless(words);
     q->words_bytes = 0;
 }
 

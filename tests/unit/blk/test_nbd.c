@@ -94,7 +94,7 @@ static void what_a_server_refuses_is_said(void **state)
         { NBD_REP_ERR_UNKNOWN, NULL, "no default export", -ENOENT },
         { NBD_REP_ERR_TLS_REQD, NULL, "TLS", -EOPNOTSUPP },
         { NBD_REP_ERR_UNSUP, NULL, "too old", -EOPNOTSUPP },
-        { NBD_REP_ERR_POLICY, NULL, "refuses the export: no [2J", -EACCES },
+        { NBD_REP_ERR_POLICY, NULL, "refuses the export: no?[2J", -EACCES },
         { NBD_REP_ERR_SHUTDOWN, NULL, "shutting down", -ESHUTDOWN },
         { NBD_REP_IS_ERROR | 99, NULL, "0x80000063", -EPROTO },
         { 0, "SSH-2.0-OpenSSH_9.2p1", "no NBD server", -EPROTO },
