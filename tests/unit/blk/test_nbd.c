@@ -134,6 +134,35 @@ static void no_server_is_said(void **state)
     assert_int_equal(try_open(&(struct blk_spec){ .driver = "nbd" }, &e), -EINVAL);
 }
 
+static void *fake_main_late(void *arg)
+{
+    usleep(200000);
+    return fake_main(arg);
+}
+
+/* As when the many queues of a guest connect at once. */
+static void a_server_with_a_full_backlog_is_waited_for(void **state)
+{
+    struct sockaddr_un un = { .sun_family = AF_UNIX };
+    struct err e = { 0 };
+    struct fake f;
+    int rc;
+
+    fake_init(&f);
+    fake_bind(&f, 1);
+    snprintf(un.sun_path, sizeof(un.sun_path), "%s", f.path);
+    do {        /* until they are accepted they have their places, closed or not */
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+        rc = connect(fd, (struct sockaddr *)&un, sizeof(un)) ? errno : 0;
+        close(fd);
+    } while (!rc);
+    assert_int_equal(rc, EAGAIN);
+    assert_int_equal(pthread_create(&f.thread, NULL, fake_main_late, &f), 0);
+    assert_int_equal(try_open(&(struct blk_spec){ .driver = "nbd", .path = f.uri }, &e), 0);
+    fake_end(&f);
+}
+
 static void an_export_that_is_none_of_ours(void **state)
 {
     static const struct { uint64_t size; uint16_t flags; bool readonly; int rc; } t[] = {
@@ -435,6 +464,7 @@ int main(void)
         cmocka_unit_test(bad_uris_are_refused),
         cmocka_unit_test(what_a_server_refuses_is_said),
         cmocka_unit_test(no_server_is_said),
+        cmocka_unit_test(a_server_with_a_full_backlog_is_waited_for),
         cmocka_unit_test(an_export_that_is_none_of_ours),
         cmocka_unit_test(what_an_export_can_do_is_what_the_disk_can),
         cmocka_unit_test(fua_goes_with_every_part_or_is_a_flush),
