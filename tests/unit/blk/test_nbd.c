@@ -377,6 +377,29 @@ static void a_server_that_comes_back_as_another_is_not_taken(void **state)
     fixture_close(&f);
 }
 
+/* ... nor by another queue. */
+static void a_queue_is_opened_on_the_same_export_only(void **state)
+{
+    struct blk_queue_params params = { .nr_reqs = 1, .max_iov = 1, .wake_fd = -1,
+                                       .complete = sync_complete };
+    struct blk_queue *q = NULL;
+    struct err e = { 0 };
+    struct fixture f;
+
+    fake_init(&f.fake);
+    f.fake.fault = FAKE_HANG_UP;
+    f.fake.nr_faulty = 1;
+    fixture_open(&f, 0);
+    f.fake.size_bytes /= 2;
+    assert_int_equal(sync_io(&f.queue, BLK_OP_READ, 0, f.buf, 512, 1), -EIO);
+    assert_int_equal(blk_queue_open(f.disk, &params, &q, &e), -ESTALE);
+    f.fake.size_bytes = FAKE_BYTES;
+    err_clear(&e);
+    assert_int_equal(blk_queue_open(f.disk, &params, &q, &e), 0);
+    blk_queue_close(q);
+    fixture_close(&f);
+}
+
 /* Memory that a client has cut costs it its data, not the connection. */
 static void memory_that_is_lost_is_zeroes(void **state)
 {
@@ -472,6 +495,7 @@ int main(void)
         cmocka_unit_test(a_server_that_makes_no_sense_is_left),
         cmocka_unit_test(a_server_that_always_dies_of_a_request_gives_eio),
         cmocka_unit_test(a_server_that_comes_back_as_another_is_not_taken),
+        cmocka_unit_test(a_queue_is_opened_on_the_same_export_only),
         cmocka_unit_test(memory_that_is_lost_is_zeroes),
         cmocka_unit_test(a_queue_that_ends_waits_for_no_server),
         cmocka_unit_test(one_connection_serves_the_disk_and_queue_after_queue),

@@ -399,6 +399,13 @@ static void what_keeps_an_image_from_being_served_is_said(void **state)
     err_clear(&e);
     spec.path = "/tmp";
     assert_int_equal(blk_disk_open(&spec, &d, &e), -EINVAL);
+    err_clear(&e);
+    unlink("json:{}");
+    assert_int_equal(symlink("/dev/zero", "json:{}"), 0);
+    spec.path = "json:{}";      /* a name here, something else there */
+    assert_int_equal(blk_disk_open(&spec, &d, &e), -EINVAL);
+    assert_non_null(strstr(e.text, "absolute"));
+    assert_int_equal(unlink("json:{}"), 0);
     assert_int_equal(own_qemu_nbd(), 0);
     free(path);
 }
