@@ -399,6 +399,32 @@ static void what_is_no_overlay_of_this_disk_is_refused(void **state)
     expect_refusal(at.filters, false, "is no overlay");
 }
 
+/* Else a write to the bitmap would be a signal once the file system is full. */
+static void a_copy_with_holes_gets_room_for_its_bitmap(void **state)
+{
+    const off_t bitmap = 3 * 4096, live = 4096 + bitmap;
+    struct sync_queue s;
+    struct blk_disk *d;
+    struct stat st;
+    int fd;
+
+    blk_disk_close(cow_open());
+    fd = open(at.overlay, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 2 * bitmap),
+                     0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_blocks * 512 < live);
+    d = cow_open();
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_blocks * 512 >= 4096 + bitmap);
+    sync_open(&s, d);
+    assert_all(&s, 0, 4096, 0);
+    blk_queue_close(s.q);
+    blk_disk_close(d);
+    close(fd);
+}
+
 static void readers_share_an_overlay(void **state)
 {
     struct blk_spec spec = { .driver = "file", .path = at.base, .filters = at.filters,
@@ -433,6 +459,7 @@ int main(void)
         test(queues_flush_at_the_same_time),
         test(errors_of_the_base_come_up),
         test(what_is_no_overlay_of_this_disk_is_refused),
+        test(a_copy_with_holes_gets_room_for_its_bitmap),
         test(readers_share_an_overlay),
     };
 
