@@ -75,6 +75,22 @@ static void assert_all(struct sync_queue *s, uint64_t offset, uint64_t len, int 
         assert_int_equal(buf[i], value);
 }
 
+static int fua_write(struct sync_queue *s, uint64_t offset, int value)
+{
+    struct blk_req *req = blk_req_get(s->q, 1);
+    unsigned index = req->index;
+
+    req->op = BLK_OP_WRITE;
+    req->fua = true;
+    req->offset_bytes = offset;
+    req->length_bytes = 4096;
+    req->iov[0] = (struct iovec){ block_of(value), 4096 };
+    req->nr_iov = 1;
+    blk_req_submit(s->q, req);
+    sync_wait_all(s);
+    return s->result[index];
+}
+
 static void the_base_stays_as_it_is(void **state)
 {
     struct blk_disk *d = cow_open();
@@ -121,7 +137,6 @@ static void reads_join_base_and_overlay(void **state)
 static void a_restart_keeps_all_and_a_power_cut_what_was_flushed(void **state)
 {
     struct blk_disk *d = cow_open();
-    struct blk_req *req;
     struct sync_queue s;
 
     sync_open(&s, d);
@@ -129,16 +144,8 @@ static void a_restart_keeps_all_and_a_power_cut_what_was_flushed(void **state)
     assert_int_equal(sync_io(&s, BLK_OP_WRITE, 32 * MIB, block_of(2), 8192, 1), 0);
     assert_int_equal(sync_io(&s, BLK_OP_DISCARD, 4096, NULL, 512, 0), 0);
     assert_int_equal(sync_io(&s, BLK_OP_FLUSH, 0, NULL, 0, 0), 0);
-    req = blk_req_get(s.q, 1);      /* durable by itself, in another block of the bitmap */
-    req->op = BLK_OP_WRITE;
-    req->fua = true;
-    req->offset_bytes = 20 * MIB;
-    req->length_bytes = 4096;
-    req->iov[0] = (struct iovec){ block_of(4), 4096 };
-    req->nr_iov = 1;
-    blk_req_submit(s.q, req);
-    sync_wait_all(&s);
-    assert_int_equal(s.result[req->index], 0);
+    /* durable by itself, in another block of the bitmap */
+    assert_int_equal(fua_write(&s, 20 * MIB, 4), 0);
     assert_int_equal(sync_io(&s, BLK_OP_WRITE, 64 * KIB, block_of(3), 8192, 1), 0);
     blk_queue_close(s.q);
     blk_disk_close(d);
@@ -344,6 +351,49 @@ static void errors_of_the_base_come_up(void **state)
     blk_disk_close(d);
 }
 
+/* ---- a flush of the overlay that fails ---- */
+
+static struct {
+    unsigned nr_flushes, failing;       /* which of them; 0: none */
+    unsigned nr_bitmaps;                /* writes of the durable one */
+} lower;
+
+void __real_blk_req_submit(struct blk_queue *q, struct blk_req *req);
+void __wrap_blk_req_submit(struct blk_queue *q, struct blk_req *req);
+
+void __wrap_blk_req_submit(struct blk_queue *q, struct blk_req *req)
+{
+    if (!strcmp(q->driver->name, "file") && !q->disk->props.readonly) {
+        lower.nr_bitmaps += req->op == BLK_OP_WRITE && req->offset_bytes < 4096 + 3 * 4096;
+        if (req->op == BLK_OP_FLUSH && ++lower.nr_flushes == lower.failing)
+            req->op = BLK_NR_OPS;       /* of which there is none */
+    }
+    __real_blk_req_submit(q, req);
+}
+
+/* The medium may have none of what was written since the last flush that did not fail. */
+static void what_a_failed_flush_leaves_is_written_again(void **state)
+{
+    for (unsigned failing = 1; failing <= 2; failing++) {
+        struct blk_disk *d = cow_open();
+        struct sync_queue s;
+
+        sync_open(&s, d);
+        assert_int_equal(sync_io(&s, BLK_OP_WRITE, failing * MIB, block_of(1), 4096, 1), 0);
+        memset(&lower, 0, sizeof(lower));
+        lower.failing = failing;        /* that of the data, or that of the bits */
+        assert_true(sync_io(&s, BLK_OP_FLUSH, 0, NULL, 0, 0) < 0);
+        assert_int_equal(lower.nr_bitmaps, failing - 1);
+        assert_int_equal(fua_write(&s, failing * MIB, 2), 0);
+        assert_int_equal(lower.nr_bitmaps, failing);
+        assert_int_equal(lower.nr_flushes, failing + 2);
+        assert_int_equal(fua_write(&s, failing * MIB, 3), 0);
+        assert_int_equal(lower.nr_flushes, failing + 2);    /* its bits are durable already */
+        blk_queue_close(s.q);
+        blk_disk_close(d);
+    }
+}
+
 /* ---- opening ---- */
 
 static void expect_refusal(const char *filters, bool readonly, const char *text)
@@ -458,6 +508,7 @@ int main(void)
         test(kills_lose_nothing_and_power_cuts_nothing_flushed),
         test(queues_flush_at_the_same_time),
         test(errors_of_the_base_come_up),
+        test(what_a_failed_flush_leaves_is_written_again),
         test(what_is_no_overlay_of_this_disk_is_refused),
         test(a_copy_with_holes_gets_room_for_its_bitmap),
         test(readers_share_an_overlay),
