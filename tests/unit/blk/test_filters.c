@@ -385,6 +385,32 @@ static void verify_does_not_judge_what_it_cannot_know(void **state)
     fixture_close(&f);
 }
 
+/* None of a disk's queues is lent whose answers do not come at once. */
+static void a_delayed_disk_is_not_prompt(void **state)
+{
+    struct fixture f;
+
+    fixture_open(&f, "ram", "verify");
+    assert_true(blk_disk_props(f.disk)->prompt);
+    fixture_close(&f);
+    fixture_open(&f, "ram", "verify,delay:time=1ms");
+    assert_false(blk_disk_props(f.disk)->prompt);
+    fixture_close(&f);
+}
+
+/* A drained queue holds no new request back either: a face may still have steps to do. */
+static void nothing_hangs_after_a_drain(void **state)
+{
+    struct fixture f;
+
+    fixture_open(&f, "ram", "fault:error=hang");
+    blk_queue_drain(f.queue.q);
+    sync_start(&f.queue, BLK_OP_READ, 0, buf, 4096, 1);
+    assert_false(blk_queue_dormant(f.queue.q));
+    sync_wait_all(&f.queue);
+    fixture_close(&f);
+}
+
 struct scribbler { uint64_t *word; bool stop; pthread_t thread; };
 
 static void *scribble(void *arg)
@@ -435,6 +461,8 @@ int main(void)
         cmocka_unit_test(a_range_is_met_by_any_part_of_a_request),
         cmocka_unit_test(a_rate_is_kept_and_repeats_with_its_seed),
         cmocka_unit_test(what_hangs_ends_with_the_queue_and_holds_up_nothing),
+        cmocka_unit_test(a_delayed_disk_is_not_prompt),
+        cmocka_unit_test(nothing_hangs_after_a_drain),
         cmocka_unit_test(verify_finds_a_disk_that_forgets),
         cmocka_unit_test(verify_finds_each_sector_that_changes),
         cmocka_unit_test(verify_does_not_judge_what_it_cannot_know),
