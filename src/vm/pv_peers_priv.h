@@ -103,6 +103,15 @@ int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send
 int peers_watch(struct pv_peers *p, int fd, enum peer_wait kind, uint32_t number, uint32_t events);
 void peers_unwatch(struct pv_peers *p, int fd);
 
+/* pv_peer_packet.c.  0 or -errno; pass_fd: -1: none.  *got_fd: what came along, or -1. */
+int peer_packet_send(int fd, const struct peer_msg *m, int pass_fd, int flags);
+int peer_packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags);
+
+/* pv_peer_conns.c: the thread, or nobody else any more */
+void peer_conn_accept(struct pv_peers *p);
+void peer_conn_ready(struct pv_peers *p, struct peer_conn *c);
+void peer_conn_end(struct pv_peers *p, struct peer_conn *c);
+
 /* pv_peer_ports.c */
 int peer_ports_init(struct pv_peers *p);
 void peer_ports_free(struct pv_peers *p);
