@@ -80,33 +80,33 @@ void peer_conn_ready(struct pv_peers *p, struct peer_conn *c)
         peer_conn_end(p, c);
 }
 
-/* A process without descriptors turns whoever comes away, with the one that is kept for it. */
-static void turn_away(struct pv_peers *p)
+/* A process without descriptors turns whoever comes away, with the one that is kept for it.
+ * False: that is in use for something else by now. */
+static bool turn_away(struct pv_peers *p)
 {
     int fd;
 
-    close(p->spare_fd);
+    if (p->spare_fd >= 0)
+        close(p->spare_fd);
     fd = accept4(p->p.listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0)
         close(fd);
     p->spare_fd = eventfd(0, EFD_CLOEXEC);
+    return fd >= 0;
 }
 
-void peer_conn_accept(struct pv_peers *p)
+bool peer_conn_accept(struct pv_peers *p)
 {
     int fd = accept4(p->p.listen_fd, NULL, NULL, SOCK_CLOEXEC);
     uint32_t i = 0;
 
-    if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE)
-            turn_away(p);
-        return;
-    }
+    if (fd < 0)
+        return errno == EAGAIN || ((errno == EMFILE || errno == ENFILE) && turn_away(p));
     while (i < PEER_CONNS_MAX && p->conn[i].fd >= 0)
         i++;
-    if (i == PEER_CONNS_MAX || peers_watch(p, fd, PEER_WAIT_CONN, i, EPOLLIN)) {
+    if (i == PEER_CONNS_MAX || peers_watch(p, fd, PEER_WAIT_CONN, i, EPOLLIN))
         close(fd);
-        return;
-    }
-    p->conn[i] = (struct peer_conn){ .fd = fd };
+    else
+        p->conn[i] = (struct peer_conn){ .fd = fd };
+    return true;
 }

@@ -33,6 +33,7 @@
 #include "place/thread.h"
 
 #define EVENTS_PER_WAIT 32
+#define DEAF_MS         100     /* until somebody who could not be accepted is tried again */
 #define STACK_BYTES     ((size_t)128 * KIB)
 
 /* ---- what the thread waits for ---- */
@@ -227,14 +228,21 @@ static void peer_ended(struct pv_peers *p, uint32_t domid)
     peer_put(p, peer);
 }
 
+static int listen_watch(struct pv_peers *p)
+{
+    return peers_watch(p, p->p.listen_fd, PEER_WAIT_LISTEN, 0, EPOLLIN);
+}
+
 static void *serve(void *arg)
 {
     struct pv_peers *p = arg;
     struct epoll_event ev[EVENTS_PER_WAIT];
+    bool deaf = false;
 
     for (;;) {
-        int n = epoll_wait(p->epoll_fd, ev, EVENTS_PER_WAIT, -1);
+        int n = epoll_wait(p->epoll_fd, ev, EVENTS_PER_WAIT, deaf ? DEAF_MS : -1);
 
+        deaf = deaf && listen_watch(p);
         for (int i = 0; i < n; i++) {
             uint32_t number = (uint32_t)ev[i].data.u64;
 
@@ -242,7 +250,10 @@ static void *serve(void *arg)
             case PEER_WAIT_END:
                 return NULL;
             case PEER_WAIT_LISTEN:
-                peer_conn_accept(p);
+                /* who cannot be accepted stays, and would be seen again at once */
+                deaf = !peer_conn_accept(p);
+                if (deaf)
+                    peers_unwatch(p, p->p.listen_fd);
                 break;
             case PEER_WAIT_CONN:
                 peer_conn_ready(p, &p->conn[number]);
@@ -350,7 +361,7 @@ static int start(struct pv_peers *p)
     if (!rc)
         rc = peers_watch(p, p->end_fd, PEER_WAIT_END, 0, EPOLLIN);
     if (!rc)
-        rc = peers_watch(p, p->p.listen_fd, PEER_WAIT_LISTEN, 0, EPOLLIN);
+        rc = listen_watch(p);
     if (!rc)
         rc = place_thread_start(&p->thread, "peers", STACK_BYTES, 0, serve, p);
     p->thread_runs = !rc;

@@ -108,7 +108,8 @@ int peer_packet_send(int fd, const struct peer_msg *m, int pass_fd, int flags);
 int peer_packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags);
 
 /* pv_peer_conns.c: the thread, or nobody else any more */
-void peer_conn_accept(struct pv_peers *p);
+/* False: nobody can be accepted now, though somebody comes. */
+bool peer_conn_accept(struct pv_peers *p);
 void peer_conn_ready(struct pv_peers *p, struct peer_conn *c);
 void peer_conn_end(struct pv_peers *p, struct peer_conn *c);
 

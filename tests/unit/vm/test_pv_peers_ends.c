@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What becomes of it all when a guest's process goes, or does not answer; what others than
  * guests can do; both processes at once. */
+#include <sys/resource.h>
+
 #include "pv_peers_world.h"
 
 /* ---- ends ---- */
@@ -294,6 +296,39 @@ static void test_descriptors(void **state)
     close(fd);
 }
 
+static uint64_t cpu_ms(void)
+{
+    struct rusage r;
+
+    assert_false(getrusage(RUSAGE_SELF, &r));
+    return (uint64_t)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000 +
+           (uint64_t)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) / 1000;
+}
+
+/* Without a descriptor for who comes, nor one to turn it away, the thread rests. */
+static void test_no_descriptors(void **state)
+{
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    struct world *w = *state;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    struct rlimit files, none;
+    struct sockaddr_un un;
+    uint64_t before;
+
+    assert_false(getrlimit(RLIMIT_NOFILE, &files));
+    none = (struct rlimit){ 0, files.rlim_max };
+    assert_false(setrlimit(RLIMIT_NOFILE, &none));
+    address(w, ONE, &un);
+    assert_false(connect(fd, (struct sockaddr *)&un, sizeof(un)));
+    before = cpu_ms();
+    usleep(500000);
+    assert_in_range(cpu_ms() - before, 0, 250);
+    assert_false(setrlimit(RLIMIT_NOFILE, &files));
+    assert_int_equal(send(fd, &hello, sizeof(hello), 0), sizeof(hello));
+    assert_int_equal(ask(fd, (struct peer_msg){ .op = PEER_DROP }), 0);
+    close(fd);
+}
+
 static int32_t bind_with(int fd, int event_fd, int *got)
 {
     union { struct cmsghdr h; char room[CMSG_SPACE(sizeof(int))]; } control;
@@ -498,6 +533,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
