@@ -22,10 +22,32 @@ void peer_conn_end(struct pv_peers *p, struct peer_conn *c)
         peer_ports_gone(p, domid);
 }
 
+/* The process at a socket's other end: that connected to it, or listens there.  0: one of
+ * another PID namespace; these count as one. */
+static pid_t process_of(int fd)
+{
+    struct ucred who;
+    socklen_t bytes = sizeof(who);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &bytes) ? -1 : who.pid;
+}
+
+/* Guest domid's own process is who listens for it. */
+static bool is_guest(struct pv_peers *p, const struct peer_conn *c, unsigned domid)
+{
+    int fd = p->p.connect(p->p.arg, domid);
+    bool same = fd >= 0 && process_of(fd) == c->pid;
+
+    if (fd >= 0)
+        close(fd);
+    return same;
+}
+
 static bool hello(struct pv_peers *p, struct peer_conn *c, const struct peer_msg *m)
 {
     if (m->op != PEER_HELLO || m->port != PEER_WIRE_VERSION || !m->domid ||
-        m->domid >= DOMID_FIRST_RESERVED || m->domid == p->p.domid)
+        m->domid >= DOMID_FIRST_RESERVED || m->domid == p->p.domid ||
+        !is_guest(p, c, m->domid))
         return false;
     c->domid = (domid_t)m->domid;
     return true;
@@ -95,18 +117,33 @@ static bool turn_away(struct pv_peers *p)
     return fd >= 0;
 }
 
+/* A free place for a connection that pid has made; NULL: there is none, or it has its share. */
+static struct peer_conn *conn_free(struct pv_peers *p, pid_t pid)
+{
+    struct peer_conn *found = NULL;
+    unsigned nr = 0;
+
+    for (uint32_t i = 0; i < PEER_CONNS_MAX; i++)
+        if (p->conn[i].fd < 0)
+            found = &p->conn[i];
+        else if (p->conn[i].pid == pid)
+            nr++;
+    return nr < PEER_CONNS_EACH ? found : NULL;
+}
+
 bool peer_conn_accept(struct pv_peers *p)
 {
     int fd = accept4(p->p.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-    uint32_t i = 0;
+    struct peer_conn *c;
+    pid_t pid;
 
     if (fd < 0)
         return errno == EAGAIN || ((errno == EMFILE || errno == ENFILE) && turn_away(p));
-    while (i < PEER_CONNS_MAX && p->conn[i].fd >= 0)
-        i++;
-    if (i == PEER_CONNS_MAX || peers_watch(p, fd, PEER_WAIT_CONN, i, EPOLLIN))
+    pid = process_of(fd);
+    c = pid >= 0 ? conn_free(p, pid) : NULL;
+    if (!c || peers_watch(p, fd, PEER_WAIT_CONN, (uint32_t)(c - p->conn), EPOLLIN))
         close(fd);
     else
-        p->conn[i] = (struct peer_conn){ .fd = fd };
+        *c = (struct peer_conn){ .fd = fd, .pid = pid };
     return true;
 }

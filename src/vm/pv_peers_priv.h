@@ -8,6 +8,7 @@
 #define XENOLITH_VM_PV_PEERS_PRIV_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "vm/pv_peer_wire.h"
 #include "vm/pv_peers.h"
@@ -15,6 +16,7 @@
 #include "xen/gnttab_host.h"
 
 #define PEER_CONNS_MAX  256         /* that others make to this guest */
+#define PEER_CONNS_EACH 8           /* that one process makes, of these; a guest needs one */
 #define PEER_COPIES_MAX 256         /* grants held for copies at a time */
 
 /* What the thread waits for: a kind in the upper half of the event's data, a number below. */
@@ -71,6 +73,7 @@ struct peer_grants {
 /* A connection of another guest's to this one; the thread's alone. */
 struct peer_conn {
     int fd;                     /* -1: free */
+    pid_t pid;                  /* whose */
     domid_t domid;              /* 0: has not said yet */
     uint32_t nr_holds;          /* room for so many */
     struct peer_held { uint32_t ref; bool used, write; } *held;

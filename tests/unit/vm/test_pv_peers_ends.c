@@ -2,6 +2,7 @@
 /* What becomes of it all when a guest's process goes, or does not answer; what others than
  * guests can do; both processes at once. */
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "pv_peers_world.h"
 
@@ -275,12 +276,57 @@ static void test_strangers(void **state)
         assert_null(one->end[i]);
 }
 
+/* Connections to guest ONE, by another process, that say they are guest domid's: how many of
+ * nr are answered. */
+static unsigned answered(struct world *w, unsigned domid, unsigned nr)
+{
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = domid };
+    int at = domid != TWO ? listen_as(w, domid, 0) : -1, status;
+    struct peer_msg m;
+    pid_t pid = fork();
+
+    if (!pid) {
+        unsigned ok = 0;
+
+        if (at >= 0)
+            listen(at, 64);     /* it is this process that listens from now on */
+        for (unsigned i = 0; i < nr; i++) {
+            int fd = connect_to(&w->guest[TWO], ONE);
+
+            m = (struct peer_msg){ .op = PEER_DROP };
+            ok += send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) &&
+                  send(fd, &m, sizeof(m), MSG_NOSIGNAL) == sizeof(m) &&
+                  recv(fd, &m, sizeof(m), 0) == sizeof(m);
+        }
+        _exit((int)ok);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (at >= 0)
+        close(at);
+    assert_true(WIFEXITED(status));
+    return (unsigned)WEXITSTATUS(status);
+}
+
+/* A process speaks for the guest that it listens for, over a share of all connections. */
+static void test_processes(void **state)
+{
+    struct sockaddr_un un;
+
+    assert_int_equal(answered(*state, TWO, 1), 0);
+    assert_int_equal(answered(*state, 7, 1), 1);
+    assert_int_equal(answered(*state, 7, 20), 8);
+    address(*state, 7, &un);
+    unlink(un.sun_path);
+}
+
 /* What comes along without being asked for does not stay. */
 static void test_descriptors(void **state)
 {
-    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = 7 };
     struct peer_msg m = { .op = PEER_BIND, .port = 3, .peer_port = 4 };
-    int fds[4] = { 0, 1, 2, 0 }, fd = stranger(*state, &hello), before, after;
+    int at = listen_as(*state, 7, 0), fds[4] = { 0, 1, 2, 0 }, fd = stranger(*state, &hello);
+    struct sockaddr_un un;
+    int before, after;
 
     ask(fd, m);
     before = dup(0);
@@ -294,6 +340,9 @@ static void test_descriptors(void **state)
     close(before);
     close(after);
     close(fd);
+    close(at);
+    address(*state, 7, &un);
+    unlink(un.sun_path);
 }
 
 static uint64_t cpu_ms(void)
@@ -532,6 +581,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_processes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
