@@ -56,7 +56,7 @@ static bool hello(struct pv_peers *p, struct peer_conn *c, const struct peer_msg
 /* False: the connection must end.  fd is what came along, or -1, and is used up. */
 static bool answer(struct pv_peers *p, struct peer_conn *c, struct peer_msg *m, int fd)
 {
-    int reply_fd = -1;
+    int reply_fd = -1, rc;
 
     if (!c->domid || m->op != PEER_BIND) {
         if (fd >= 0)
@@ -84,8 +84,10 @@ static bool answer(struct pv_peers *p, struct peer_conn *c, struct peer_msg *m, 
     default:
         return false;
     }
-    /* who has not read the last reply yet does not ask as agreed */
-    return !peer_packet_send(c->fd, m, reply_fd, MSG_DONTWAIT);
+    rc = peer_packet_send(c->fd, m, reply_fd, MSG_DONTWAIT);
+    /* Who reads nothing any more keeps what it has until it closes the connection.  Who has not
+     * read the last reply yet does not ask as agreed. */
+    return !rc || rc == -EPIPE;
 }
 
 void peer_conn_ready(struct pv_peers *p, struct peer_conn *c)

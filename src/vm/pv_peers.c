@@ -87,6 +87,16 @@ void peer_put(struct pv_peers *p, struct peer *peer)
     free(peer);
 }
 
+static bool is_cut(struct pv_peers *p)
+{
+    bool cut;
+
+    pthread_mutex_lock(&p->lock);
+    cut = p->cut;
+    pthread_mutex_unlock(&p->lock);
+    return cut;
+}
+
 bool peer_is_gone(struct pv_peers *p, struct peer *peer)
 {
     bool gone;
@@ -134,7 +144,7 @@ static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
     struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = p->p.domid };
     int fd = p->p.connect(p->p.arg, domid);
     struct peer *peer = fd >= 0 ? calloc(1, sizeof(*peer)) : NULL;
-    bool cut;
+    bool watched;
 
     if (!peer || fcntl(fd, F_SETFL, 0) ||
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
@@ -151,12 +161,12 @@ static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
     peer->refs = 2;             /* the list's and the caller's */
     pthread_mutex_init(&peer->lock, NULL);
     pthread_mutex_lock(&p->lock);
-    cut = p->cut;
     peer->next = p->open;
     p->open = peer;
-    pthread_mutex_unlock(&p->lock);
     /* only its end: replies are for who asks */
-    if (!cut && !peers_watch(p, fd, PEER_WAIT_PEER, domid, EPOLLRDHUP))
+    watched = !p->cut && !peers_watch(p, fd, PEER_WAIT_PEER, domid, EPOLLRDHUP);
+    pthread_mutex_unlock(&p->lock);
+    if (watched)
         return peer;
     peer_end(p, peer);
     peer_put(p, peer);
@@ -185,22 +195,24 @@ int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send
 {
     const uint32_t op = m->op;
     int fd = -1, rc;
+    bool cut;
 
     pthread_mutex_lock(&peer->lock);
-    rc = peer_packet_send(peer->fd, m, send_fd, 0);
+    rc = is_cut(p) ? -ESHUTDOWN : peer_packet_send(peer->fd, m, send_fd, 0);
     if (!rc)
         rc = peer_packet_receive(peer->fd, m, &fd, 0);
     if (!rc && m->op != op)
         rc = -EPROTO;
-    if (rc)
+    cut = rc && is_cut(p);
+    if (rc && !cut)
         shutdown(peer->fd, SHUT_RDWR);      /* a reply that is late is nobody else's */
     pthread_mutex_unlock(&peer->lock);
     if (got_fd && !rc)
         *got_fd = fd;
     else if (fd >= 0)
         close(fd);
-    if (!rc)
-        return 0;
+    if (!rc || cut)
+        return rc;
     if (rc == -EAGAIN) {
         log_error("the process of guest %u does not answer: it is given up", peer->domid);
         rc = -ETIMEDOUT;
@@ -216,7 +228,7 @@ static void peer_ended(struct pv_peers *p, uint32_t domid)
     struct peer *peer;
 
     pthread_mutex_lock(&p->lock);
-    peer = find(p, domid);
+    peer = p->cut ? NULL : find(p, domid);
     if (peer)
         peer->refs++;
     pthread_mutex_unlock(&p->lock);
@@ -394,12 +406,15 @@ int pv_peers_create(const struct pv_peers_params *params, struct pv_peers **out,
     return 0;
 }
 
+/* The connections stay: with them, what the guest may still see would be given back. */
 void pv_peers_cut(struct pv_peers *p)
 {
     pthread_mutex_lock(&p->lock);
     p->cut = true;
-    for (struct peer *peer = p->open; peer; peer = peer->next)
-        shutdown(peer->fd, SHUT_RDWR);
+    for (struct peer *peer = p->open; peer; peer = peer->next) {
+        peers_unwatch(p, peer->fd);     /* it would see this as the other side's end */
+        shutdown(peer->fd, SHUT_RD);
+    }
     pthread_mutex_unlock(&p->lock);
 }
 

@@ -51,22 +51,6 @@ static void test_granter_dies(void **state)
     assert_int_equal(*page_at(two, a.mfn), 0);
 }
 
-static bool send_with(int fd, const struct peer_msg *m, const int *fds, unsigned nr)
-{
-    union { struct cmsghdr h; char room[CMSG_SPACE(4 * sizeof(int))]; } control = { 0 };
-    struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-                          .msg_controllen = CMSG_SPACE(nr * sizeof(int)) };
-
-    if (!nr)
-        return send(fd, m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m);
-    control.h.cmsg_level = SOL_SOCKET;
-    control.h.cmsg_type = SCM_RIGHTS;
-    control.h.cmsg_len = CMSG_LEN(nr * sizeof(int));
-    memcpy(CMSG_DATA(&control.h), fds, nr * sizeof(int));
-    return sendmsg(fd, &msg, MSG_NOSIGNAL) == sizeof(*m);
-}
-
 /* A process that grants once and then says nothing more: its pages go. */
 struct silent {
     int listen_fd, conn_fd, ram_fd;
@@ -205,17 +189,6 @@ static void test_files(void **state)
 }
 
 /* ---- others that are no guests ---- */
-
-/* A connection to guest ONE that has said so much. */
-static int stranger(struct world *w, const struct peer_msg *first)
-{
-    int fd = connect_to(&w->guest[TWO], ONE);
-
-    assert_true(fd >= 0);
-    if (first)
-        assert_int_equal(send(fd, first, sizeof(*first), 0), sizeof(*first));
-    return fd;
-}
 
 static void ends(int fd)
 {
