@@ -165,13 +165,14 @@ static int bind_begin(struct pv_peers *p, uint32_t port, domid_t domid, uint32_t
     return rc;
 }
 
-/* The other process has answered.  Its guest may have closed the port again, which is as
- * good as a channel that it closes later. */
+/* The other process has answered.  Its guest may have closed the port again (*left), which is
+ * as good as a channel that it closes later. */
 static int bind_finish(struct pv_peers *p, struct channel *c, uint32_t peer_port, int rc, int fd,
-                       uint32_t *link)
+                       uint32_t *link, bool *left)
 {
     pthread_mutex_lock(&p->ports.lock);
     c->binding = false;
+    *left = !c->peer_port;
     if (!rc && c->peer_port) {
         rc = connected(p, c, peer_port, fd);
         fd = -1;
@@ -204,7 +205,7 @@ int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t 
 {
     struct peer_msg m = { .op = PEER_BIND, .port = peer_port, .peer_port = port };
     struct peer *peer = peer_get(p, domid);
-    bool connected_there;
+    bool connected_there, left;
     struct channel *c;
     int fd = -1, rc;
 
@@ -226,8 +227,9 @@ int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t 
     else if (!fd_is_eventfd(fd))
         rc = -EIO;
     connected_there = !rc;
-    rc = bind_finish(p, c, peer_port, rc, fd, link);
-    if (rc && connected_there)
+    rc = bind_finish(p, c, peer_port, rc, fd, link, &left);
+    /* if a connection's end crossed with the answer, the other side may know nothing of it */
+    if (connected_there && (rc || left))
         tell_closed(p, peer, peer_port, port);
     peer_put(p, peer);
     return rc;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Ends that cross with something else: of a guest that still runs. */
+/* Ends that cross with something else: of a guest that still runs, of a connection while a
+ * channel is made. */
 #include <time.h>
 
 #include "pv_peers_world.h"
@@ -61,11 +62,74 @@ static void test_cut_silence(void **state)
     close(listen_fd);
 }
 
+/* Guest 7's process, whose own connection ends between what it is asked and its answer. */
+struct seven {
+    struct world *w;
+    int listen_fd, event_fd;
+    struct peer_msg last;
+};
+
+static bool seven_hangs_up(struct seven *s)
+{
+    struct peer_msg m = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = 7 };
+    int fd = connect_to(&s->w->guest[ONE], TWO);
+    bool ok = send(fd, &m, sizeof(m), 0) == sizeof(m);
+
+    m.op = PEER_DROP;
+    ok = ok && send(fd, &m, sizeof(m), 0) == sizeof(m) && recv(fd, &m, sizeof(m), 0) == sizeof(m);
+    close(fd);
+    usleep(100000);
+    return ok;
+}
+
+static void *seven_serve(void *arg)
+{
+    struct seven *s = arg;
+    int fd = accept(s->listen_fd, NULL, NULL);
+    struct peer_msg m;
+    bool ok = recv(fd, &m, sizeof(m), 0) == sizeof(m) && recv(fd, &m, sizeof(m), 0) == sizeof(m) &&
+              m.op == PEER_BIND && seven_hangs_up(s);
+
+    m.result = 0;
+    ok = ok && send_with(fd, &m, &s->event_fd, 1) &&
+         recv(fd, &s->last, sizeof(m), 0) == sizeof(m) &&
+         send(fd, &s->last, sizeof(m), 0) == sizeof(m);
+    return ok && !recv(fd, &m, sizeof(m), 0) && !close(fd) ? s : NULL;
+}
+
+/* The other side is told that nobody is there: else it would be connected alone. */
+static void test_crossing(void **state)
+{
+    struct world *w = *state;
+    struct guest *two = &w->guest[TWO];
+    struct seven s = { .w = w, .listen_fd = listen_as(w, 7, 0), .event_fd = eventfd(0, 0) };
+    struct shim_peer_call b;
+    struct sockaddr_un un;
+    pthread_t thread;
+    void *served;
+
+    assert_false(pthread_create(&thread, NULL, seven_serve, &s));
+    b = bind_to(two, 4, 7, 3);
+    assert_int_equal(b.result, 0);
+    assert_int_equal(two->links[b.link].peer_port, 0);
+    guest_end(w, TWO);
+    pthread_join(thread, &served);
+    assert_ptr_equal(served, &s);
+    assert_int_equal(s.last.op, PEER_CLOSE);
+    assert_int_equal(s.last.port, 3);
+    assert_int_equal(s.last.peer_port, 4);
+    address(w, 7, &un);
+    unlink(un.sun_path);
+    close(s.event_fd);
+    close(s.listen_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cut_silence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_crossing, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
