@@ -196,8 +196,7 @@ static void tell_closed(struct pv_peers *p, struct peer *peer, uint32_t peer_por
 {
     struct peer_msg m = { .op = PEER_CLOSE, .port = peer_port, .peer_port = port };
 
-    if (peer_ask(p, peer, &m, -1, NULL) == -ETIMEDOUT)
-        peer_grants_revoke(p, peer);
+    peer_ask(p, peer, &m, -1, NULL);
 }
 
 int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t peer_port,
@@ -218,8 +217,6 @@ int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t 
         return rc;
     }
     rc = peer_ask(p, peer, &m, c->end->kick_fd, &fd);
-    if (rc == -ETIMEDOUT)
-        peer_grants_revoke(p, peer);
     if (rc)
         rc = -ESRCH;
     else if (m.result)

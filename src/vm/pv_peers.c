@@ -107,8 +107,8 @@ bool peer_is_gone(struct pv_peers *p, struct peer *peer)
     return gone;
 }
 
-/* The connection is of no use any more.  True: it was, until now. */
-static bool peer_close(struct pv_peers *p, struct peer *peer)
+/* The connection is of no use any more, but open yet.  True: it was, until now. */
+static bool peer_leave(struct pv_peers *p, struct peer *peer)
 {
     struct peer **at = &p->open;
     bool was_open;
@@ -122,20 +122,24 @@ static bool peer_close(struct pv_peers *p, struct peer *peer)
             break;
         }
     pthread_mutex_unlock(&p->lock);
-    if (was_open) {
+    if (was_open)
         peers_unwatch(p, peer->fd);
-        shutdown(peer->fd, SHUT_RDWR);
-    }
     return was_open;
+}
+
+/* Of one that peer_leave() has found open. */
+static void peer_close(struct pv_peers *p, struct peer *peer)
+{
+    shutdown(peer->fd, SHUT_RDWR);
+    peer_ports_gone(p, peer->domid);
+    peer_put(p, peer);
 }
 
 /* It is over with this guest, whoever noticed. */
 static void peer_end(struct pv_peers *p, struct peer *peer)
 {
-    if (!peer_close(p, peer))
-        return;
-    peer_ports_gone(p, peer->domid);
-    peer_put(p, peer);
+    if (peer_leave(p, peer))
+        peer_close(p, peer);
 }
 
 static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
@@ -194,30 +198,32 @@ struct peer *peer_get(struct pv_peers *p, uint32_t domid)
 int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send_fd, int *got_fd)
 {
     const uint32_t op = m->op;
+    bool was_open = false;
     int fd = -1, rc;
-    bool cut;
 
     pthread_mutex_lock(&peer->lock);
-    rc = is_cut(p) ? -ESHUTDOWN : peer_packet_send(peer->fd, m, send_fd, 0);
+    rc = is_cut(p) || peer_is_gone(p, peer) ? -ESHUTDOWN
+                                            : peer_packet_send(peer->fd, m, send_fd, 0);
     if (!rc)
         rc = peer_packet_receive(peer->fd, m, &fd, 0);
     if (!rc && m->op != op)
         rc = -EPROTO;
-    cut = rc && is_cut(p);
-    if (rc && !cut)
-        shutdown(peer->fd, SHUT_RDWR);      /* a reply that is late is nobody else's */
+    /* a reply that is late is nobody else's */
+    if (rc && !is_cut(p))
+        was_open = peer_leave(p, peer);
     pthread_mutex_unlock(&peer->lock);
     if (got_fd && !rc)
         *got_fd = fd;
     else if (fd >= 0)
         close(fd);
-    if (!rc || cut)
+    if (!was_open)
         return rc;
     if (rc == -EAGAIN) {
         log_error("the process of guest %u does not answer: it is given up", peer->domid);
-        rc = -ETIMEDOUT;
+        /* before the other side sees the end, and gives back what is mapped */
+        peer_grants_revoke(p, peer, op == PEER_HOLD || op == PEER_DROP);
     }
-    peer_end(p, peer);
+    peer_close(p, peer);
     return rc;
 }
 

@@ -100,8 +100,8 @@ void peer_put(struct pv_peers *p, struct peer *peer);
 struct peer *peer_hold(struct pv_peers *p, struct peer *peer);
 bool peer_is_gone(struct pv_peers *p, struct peer *peer);
 /* Sends m with send_fd (-1: none) and waits for the reply, which replaces it, with *got_fd (NULL:
- * none is wanted).  0 or -errno: the connection is gone; -ETIMEDOUT: since the other side lives
- * but does not answer. */
+ * none is wanted).  0 or -errno: the connection is gone.  PEER_HOLD and PEER_DROP are for who
+ * has grants.lock, the others for who has not. */
 int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send_fd, int *got_fd);
 int peers_watch(struct pv_peers *p, int fd, enum peer_wait kind, uint32_t number, uint32_t events);
 void peers_unwatch(struct pv_peers *p, int fd);
@@ -139,9 +139,9 @@ void peer_grants_unmap(struct pv_peers *p, uint64_t mfn);
 int16_t peer_grants_hold(struct pv_peers *p, struct shim_peer_call *c);
 void peer_grants_drop(struct pv_peers *p, uint32_t hold);
 int16_t peer_grants_copy(struct pv_peers *p, const struct shim_peer_call *c);
-/* It lives, but has not answered and takes the connection for ended: its pages may be in use
- * for something else, so they go. */
-void peer_grants_revoke(struct pv_peers *p, struct peer *peer);
+/* It lives, but has not answered, and will take its pages back when its connection is closed:
+ * the guest keeps blank ones.  locked: grants.lock is held. */
+void peer_grants_revoke(struct pv_peers *p, const struct peer *peer, bool locked);
 
 /* pv_peer_held.c: the thread; what another guest holds of this one's grants */
 void peer_held_hold(struct pv_peers *p, struct peer_conn *c, struct peer_msg *m);

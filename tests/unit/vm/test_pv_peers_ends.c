@@ -29,15 +29,20 @@ static void test_granter_dies(void **state)
 {
     struct world *w = *state;
     struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
-    struct shim_peer_call a, b;
+    struct shim_peer_call a, b, c = { .op = SHIM_PEER_COPY, .bytes = 8 };
 
     give(one, 8, GTF_permit_access, TWO, 3);
     one->ram[3 * PAGE_SIZE] = 33;
     wait_for(one, TWO, 3);
     a = map(two, ONE, 8, true);
     b = bind_to(two, 4, ONE, 3);
+    c.from.hold = call(two, (struct shim_peer_call){ .op = SHIM_PEER_GRANT_HOLD, .domid = ONE,
+                                                     .ref = 8 }).hold;
+    c.to = (struct gnttab_peer_end){ .hold = GNTTAB_NO_HOLD, .mfn = RAM_MFN };
+    assert_int_equal(call(two, c).result, GNTST_okay);
     guest_end(w, ONE);
     eventually(!load_relaxed(&two->links[b.link].peer_port));
+    assert_int_equal(call(two, c).result, GNTST_general_error);
     assert_int_equal(*page_at(two, a.mfn), 33);
     assert_int_equal(map(two, ONE, 8, true).result, GNTST_bad_domain);
     assert_int_equal(bind_to(two, 5, ONE, 3).result, -ESRCH);
@@ -54,6 +59,8 @@ static void test_granter_dies(void **state)
 /* A process that grants once and then says nothing more: its pages go. */
 struct silent {
     int listen_fd, conn_fd, ram_fd;
+    struct guest *user;
+    uint8_t seen;       /* of the page that it granted, once the connection has ended */
 };
 
 static void *silent_serve(void *arg)
@@ -67,14 +74,20 @@ static void *silent_serve(void *arg)
         return NULL;
     m.result = GNTST_okay;
     m.frame = 3;
-    return send_with(s->conn_fd, &m, &s->ram_fd, 1) ? s : NULL;
+    if (!send_with(s->conn_fd, &m, &s->ram_fd, 1))
+        return NULL;
+    while (recv(s->conn_fd, &m, sizeof(m), 0) > 0)
+        ;
+    s->seen = *s->user->window[PV_WINDOW_WRITE];
+    return s;
 }
 
 static void test_silence(void **state)
 {
     struct world *w = *state;
     struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
-    struct silent s = { .listen_fd = listen_as(w, 7, 0), .ram_fd = one->mem.region[1].memfd };
+    struct silent s = { .listen_fd = listen_as(w, 7, 0), .ram_fd = one->mem.region[1].memfd,
+                        .user = two };
     struct shim_peer_call a;
     struct sockaddr_un un;
     pthread_t thread;
@@ -83,11 +96,12 @@ static void test_silence(void **state)
     assert_false(pthread_create(&thread, NULL, silent_serve, &s));
     one->ram[3 * PAGE_SIZE] = 33;
     a = map(two, 7, 8, true);
-    pthread_join(thread, &served);
-    assert_ptr_equal(served, &s);
     assert_int_equal(a.result, GNTST_okay);
     assert_int_equal(*page_at(two, a.mfn), 33);
     assert_int_equal(map(two, 7, 9, true).result, GNTST_bad_domain);    /* after a second */
+    pthread_join(thread, &served);
+    assert_ptr_equal(served, &s);
+    assert_int_equal(s.seen, 0);
     assert_int_equal(*page_at(two, a.mfn), 0);
     *page_at(two, a.mfn) = 1;
     assert_int_equal(one->ram[3 * PAGE_SIZE], 33);
