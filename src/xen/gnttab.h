@@ -144,6 +144,11 @@ static inline bool gnttab_is_peer(const struct gnttab *t, domid_t domid)
 bool gnttab_peer_exists(const struct gnttab *t, domid_t domid);
 /* What comes of a grant that stands for another domain's: that is used for domain 0 only. */
 int16_t gnttab_transitive_status(const struct gnttab_grant *g);
+/* A frame as one end of a copy: what of it may be used, and whether it may be at all. */
+struct gnttab_part { uint16_t offset, length; };
+int16_t gnttab_frame_status(const struct gnttab *t, uint64_t mfn, bool write);
+int16_t gnttab_copy_status(const struct gnttab_copy *op, const struct gnttab_part *from,
+                           const struct gnttab_part *to);
 /* The two that need no lock, where another guest takes part. */
 int16_t gnttab_peer_map(struct gnttab *t, struct gnttab_map_grant_ref *op);
 int16_t gnttab_peer_copy(struct gnttab *t, const struct gnttab_copy *op);

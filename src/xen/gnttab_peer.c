@@ -93,7 +93,7 @@ int16_t gnttab_peer_map(struct gnttab *t, struct gnttab_map_grant_ref *op)
  * handle, as if it were mapped for a device. */
 struct end {
     struct gnttab_peer_end at;
-    uint16_t offset, length;    /* what may be used of the frame */
+    struct gnttab_part part;
     struct gnttab_handle *own;
 };
 
@@ -116,8 +116,7 @@ static int16_t own_claim(struct gnttab *t, grant_ref_t ref, bool write, struct e
         };
         store_relaxed(&t->nr_handles, t->nr_handles + 1);
         e->at.mfn = g.frame;
-        e->offset = g.offset;
-        e->length = g.length;
+        e->part = (struct gnttab_part){ g.offset, g.length };
         if (g.transitive)
             status = gnttab_transitive_status(&g);
     }
@@ -135,8 +134,7 @@ static int16_t peer_claim(struct gnttab *t, const struct gnttab_copy_ptr *p, boo
         e->at.hold = GNTTAB_NO_HOLD;
         return status;
     }
-    e->offset = g.offset;
-    e->length = g.length;
+    e->part = (struct gnttab_part){ g.offset, g.length };
     return g.transitive ? gnttab_transitive_status(&g) : GNTST_okay;
 }
 
@@ -147,18 +145,14 @@ static int16_t claim(struct gnttab *t, const struct gnttab_copy_ptr *p, bool by_
     int16_t status = GNTST_okay;
 
     *e = (struct end){ .at.hold = GNTTAB_NO_HOLD, .at.mfn = by_ref ? 0 : p->u.gmfn,
-                       .length = PAGE_SIZE };
+                       .part.length = PAGE_SIZE };
     if (by_ref && p->domid == 0)
         return gnttab_host_ref_status(p->u.ref);
     if (by_ref && gnttab_is_peer(t, p->domid))
         return peer_claim(t, p, write, e);
     if (by_ref)
         status = own_claim(t, p->u.ref, write, e);
-    if (status == GNTST_okay && !t->mapper->frame_ok(t->mapper_ctx, e->at.mfn))
-        status = GNTST_bad_page;
-    if (status == GNTST_okay && write && !t->mapper->frame_writable(t->mapper_ctx, e->at.mfn))
-        status = GNTST_general_error;
-    return status;
+    return status == GNTST_okay ? gnttab_frame_status(t, e->at.mfn, write) : status;
 }
 
 static void release(struct gnttab *t, const struct end *e)
@@ -174,18 +168,13 @@ static void release(struct gnttab *t, const struct end *e)
     spin_unlock(&t->lock);
 }
 
-static bool within(const struct end *e, unsigned offset, unsigned bytes)
-{
-    return offset >= e->offset && offset + bytes <= (unsigned)e->offset + e->length;
-}
-
 static int16_t copy_bytes(const struct gnttab *t, const struct gnttab_copy *op, struct end *from,
                           struct end *to)
 {
-    if (op->source.offset + op->len > PAGE_SIZE || op->dest.offset + op->len > PAGE_SIZE)
-        return GNTST_bad_copy_arg;
-    if (!within(from, op->source.offset, op->len) || !within(to, op->dest.offset, op->len))
-        return GNTST_general_error;
+    int16_t status = gnttab_copy_status(op, &from->part, &to->part);
+
+    if (status != GNTST_okay)
+        return status;
     from->at.offset = op->source.offset;
     to->at.offset = op->dest.offset;
     return t->peers->copy(t->peers_ctx, &from->at, &to->at, op->len);
