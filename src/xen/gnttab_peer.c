@@ -8,8 +8,6 @@
 #include "base/atomic.h"
 #include "xen/gnttab.h"
 
-#define MAP_KINDS (GNTMAP_host_map | GNTMAP_device_map)
-
 void gnttab_peers_set(struct gnttab *t, const struct gnttab_peers *peers, void *ctx)
 {
     t->peers = peers;
@@ -31,7 +29,7 @@ static struct gnttab_handle *handle_new(struct gnttab *t)
         unsigned at = (t->peer_handle_next + i) % GNTTAB_PEER_HANDLES_MAX;
         struct gnttab_handle *h = &t->peer_handle[at];
 
-        if (!h->busy && !(h->flags & MAP_KINDS)) {
+        if (!h->busy && !(h->flags & GNTTAB_MAP_KINDS)) {
             t->peer_handle_next = at + 1;
             found = h;
         }
@@ -99,18 +97,16 @@ struct end {
 
 static int16_t own_claim(struct gnttab *t, grant_ref_t ref, bool write, struct end *e)
 {
+    struct gnttab_handle *h;
     struct gnttab_grant g;
-    unsigned at = 0;
     int16_t status;
 
     spin_lock(&t->lock);
-    while (at < GNTTAB_HANDLES_MAX && (t->handle[at].flags & MAP_KINDS))
-        at++;
-    status = at < GNTTAB_HANDLES_MAX ? gnttab_own_hold(t, ref, write, true, &g)
-                                     : GNTST_general_error;
+    h = gnttab_own_handle(t);
+    status = h ? gnttab_own_hold(t, ref, write, true, &g) : GNTST_general_error;
     if (status == GNTST_okay) {
-        e->own = &t->handle[at];
-        *e->own = (struct gnttab_handle){
+        e->own = h;
+        *h = (struct gnttab_handle){
             .ref = ref, .flags = GNTMAP_device_map | (write ? 0 : GNTMAP_readonly),
             .mfn = g.frame,
         };
