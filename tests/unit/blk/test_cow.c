@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/atomic.h"
 #include "blk_test.h"
 
 #define DISK_BYTES (40 * MIB)       /* three blocks of the bitmap */
@@ -408,8 +409,10 @@ void __wrap_blk_req_submit(struct blk_queue *q, struct blk_req *req);
 void __wrap_blk_req_submit(struct blk_queue *q, struct blk_req *req)
 {
     if (!strcmp(q->driver->name, "file") && !q->disk->props.readonly) {
-        lower.nr_bitmaps += req->op == BLK_OP_WRITE && req->offset_bytes < 4096 + 3 * 4096;
-        if (req->op == BLK_OP_FLUSH && ++lower.nr_flushes == lower.failing)
+        /* other tests have several queues; here only the one counts */
+        fetch_add(&lower.nr_bitmaps,
+                  req->op == BLK_OP_WRITE && req->offset_bytes < 4096 + 3 * 4096);
+        if (req->op == BLK_OP_FLUSH && fetch_add(&lower.nr_flushes, 1) + 1 == lower.failing)
             req->op = BLK_NR_OPS;       /* of which there is none */
     }
     __real_blk_req_submit(q, req);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* What each filter does when it does something; that they do no harm is test_conformance.c's. */
-#include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include "base/atomic.h"
 #include "base/loop.h"
@@ -411,39 +414,44 @@ static void nothing_hangs_after_a_drain(void **state)
     fixture_close(&f);
 }
 
-struct scribbler { uint64_t *word; bool stop; pthread_t thread; };
-
-static void *scribble(void *arg)
+/* As a guest that is no part of this program: never back. */
+static void scribble(uint64_t *word)
 {
-    struct scribbler *s = arg;
-
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     /* a new value each time, and long enough to be written and summed up as it is */
-    while (!load_acquire(&s->stop)) {
+    for (;;) {
         uint64_t until_ns = loop_now_ns() + 60000;
 
-        fetch_add(s->word, 1);
+        fetch_add(word, 1);
         while (loop_now_ns() < until_ns)
             ;
     }
-    return NULL;
 }
 
 /* Whenever memory changes, before, while and after it is looked at. */
 static void verify_takes_no_change_of_memory_for_a_fault(void **state)
 {
     static uint8_t copy[64 * KIB];
-    struct scribbler s = { .word = (uint64_t *)(void *)(buf + 32 * KIB) };
+    uint8_t *shared = mmap(NULL, sizeof(copy), PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t *word = (uint64_t *)(void *)(shared + 32 * KIB);
     struct fixture f;
+    pid_t pid;
 
+    assert_true(shared != MAP_FAILED);
     fixture_open(&f, "ram", "verify");
-    memset(buf, 0x44, sizeof(buf));
-    assert_int_equal(pthread_create(&s.thread, NULL, scribble, &s), 0);
+    memset(shared, 0x44, sizeof(copy));
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid)
+        scribble(word);
     for (unsigned i = 0; i < 2000; i++) {
-        assert_int_equal(sync_io(&f.queue, BLK_OP_WRITE, 0, buf, 64 * KIB, 1), 0);
+        assert_int_equal(sync_io(&f.queue, BLK_OP_WRITE, 0, shared, 64 * KIB, 1), 0);
         assert_int_equal(sync_io(&f.queue, BLK_OP_READ, 0, copy, 64 * KIB, 1), 0);
     }
-    store_release(&s.stop, true);
-    pthread_join(s.thread, NULL);
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    munmap(shared, sizeof(copy));
     fixture_close(&f);
 }
 
