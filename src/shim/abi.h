@@ -42,7 +42,7 @@
 #define SHIM_OFF_STATUS      0x05000        /* struct shim_status */
 #define SHIM_OFF_REQUESTS    0x05800        /* struct shim_requests */
 #define SHIM_OFF_VCPU_STATUS 0x06000        /* struct shim_vcpu_status, a page each */
-#define SHIM_OFF_WAKERS      0x46000        /* struct xen_hostwaker[SHIM_VCPUS_MAX] */
+#define SHIM_OFF_WAKERS      0x4b000        /* struct xen_hostwaker[SHIM_VCPUS_MAX] */
 #define SHIM_OFF_LINKS       0x50000        /* struct xen_hostlink[XEN_HOSTLINK_MAX] */
 #define SHIM_OFF_GRANTS      0x80000        /* GNTTAB_FRAMES_MAX pages of entries */
 #define SHIM_OFF_GRANT_USE   0xc0000        /* the status frames that go with them */

@@ -57,8 +57,8 @@ static bool iopl_architectural(void)
     return load_relaxed(&shim_domain.vm_assist) >> VMASST_TYPE_architectural_iopl & 1;
 }
 
-static void bounce(struct shim_vcpu *v, struct shim_regs *r, uint64_t handler, bool mask_events,
-                   const uint64_t *error)
+static shim_hot void bounce(struct shim_vcpu *v, struct shim_regs *r, uint64_t handler,
+                            bool mask_events, const uint64_t *error)
 {
     struct vcpu_info *vi = evtchn_vcpu_info(&shim_domain.evtchn, v->id);
     uint8_t masked = load_relaxed(&vi->evtchn_upcall_mask);

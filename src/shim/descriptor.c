@@ -138,7 +138,7 @@ int descriptor_set_ldt(struct shim_vcpu *v, uint64_t base, uint64_t entries)
 /* The copies that show the entry at index of frame mfn follow it. */
 static void copies_follow(uint64_t mfn, unsigned index, uint64_t value)
 {
-    for (unsigned i = 0; i < shim_domain.boot->nr_vcpus; i++) {
+    for (unsigned i = 0; i < shim_domain.nr_vcpus; i++) {
         struct shim_vcpu *v = shim_vcpu(i);
 
         for (unsigned k = 0; k < array_size(v->gdt_mfn); k++) {

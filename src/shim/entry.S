@@ -36,7 +36,7 @@ shim_entry:
     mov %rax, %rsp              /* a struct shim_regs to go to */
     jmp return_iret
 
-    .text
+    .section .text.stubs, "ax"
 /* SYSCALL: rcx is the return address, r11 the flags, rsp still the guest's. */
     .altmacro
     .macro SYSCALL_STUB n, cs, vector
@@ -73,6 +73,8 @@ syscall32_stubs:
 
 /* SYSENTER: neither return address nor stack pointer survive; Xen hands the
  * guest a null RPL-3 code selector and zeroes, and its vDSO knows the rest. */
+    .section .text.hot, "ax"
+    .p2align 4
     .globl sysenter_entry
 sysenter_entry:
     pushq $SEL_FLAT_DATA
@@ -106,6 +108,7 @@ return_iret:
 iret_to_guest:                  /* a fault here is the guest's: see trap.c */
     iretq
 
+    .text
 trap_common:
     SAVE_REGS
     mov %rsp, %rdi
@@ -181,26 +184,42 @@ trap_stubs:
     .endm
 
 /* uint64_t guest_copy_raw(void *to, const void *from, uint64_t bytes): the number
- * of bytes not copied */
+ * of bytes not copied.  Most are frames and arguments, for which REP takes too long to
+ * begin. */
+#define COPY_FEW_WORDS 16
+    .section .text.hot, "ax"
+    .p2align 4
     .globl guest_copy_raw
 guest_copy_raw:
     mov %rdx, %rcx
     shr $3, %rcx
-1:  rep movsq
-    mov %rdx, %rcx
+    jz 4f
+    cmp $COPY_FEW_WORDS, %rcx
+    ja 3f
+1:  mov (%rsi), %rax
+2:  mov %rax, (%rdi)
+    add $8, %rsi
+    add $8, %rdi
+    dec %rcx
+    jnz 1b
+    jmp 4f
+3:  rep movsq
+4:  mov %rdx, %rcx
     and $7, %ecx
-2:  rep movsb
-    mov %rcx, %rax
+    jz 6f
+5:  rep movsb
+6:  mov %rcx, %rax
     ret
-3:  shl $3, %rcx                /* words left, then the odd bytes */
+7:  shl $3, %rcx                /* words left, then the odd bytes */
     and $7, %edx
     lea (%rcx,%rdx), %rax
     ret
-4:  mov %rcx, %rax
-    ret
-    FIXUP 1b, 3b
-    FIXUP 2b, 4b
+    FIXUP 1b, 7b
+    FIXUP 2b, 7b
+    FIXUP 3b, 7b
+    FIXUP 5b, 6b
 
+    .text
 /* int wrmsr_raw(uint32_t msr, uint64_t value): 0, or -1 when it faults */
     .globl wrmsr_raw
 wrmsr_raw:
@@ -276,7 +295,7 @@ shim_reload_cs:
     push %rax
     lretq
 
-    .section .bss.areas, "aw", @nobits
+    .section .areas, "aw", @nobits
     .p2align AREA_SHIFT
     .globl vcpu_areas
 vcpu_areas:

@@ -34,10 +34,10 @@ static void link_serve_on(uint32_t link, unsigned vcpu)
     unsigned word = link / 64;
     uint64_t bit = (uint64_t)1 << (link % 64);
 
-    for (unsigned i = 0; i < shim_domain.boot->nr_vcpus; i++)
+    for (unsigned i = 0; i < shim_domain.nr_vcpus; i++)
         if (i != vcpu)
             fetch_and(&shim_domain.link_vcpu_mask[i][word], ~bit);
-    if (vcpu < shim_domain.boot->nr_vcpus)
+    if (vcpu < shim_domain.nr_vcpus)
         fetch_or(&shim_domain.link_vcpu_mask[vcpu][word], bit);
     store_release(&shim_domain.links[link].vcpu, vcpu);
 }
@@ -149,7 +149,7 @@ static void link_bind(uint32_t link)
     if (rc)
         io_out32(SHIM_IO_LINK, link);
     else
-        link_vcpu_told(link, load_relaxed(&l->vcpu) % shim_domain.boot->nr_vcpus);
+        link_vcpu_told(link, load_relaxed(&l->vcpu) % shim_domain.nr_vcpus);
 }
 
 static void link_unbind(uint32_t link)

@@ -428,7 +428,7 @@ static void call_again(struct shim_regs *r, uint64_t nr, uint64_t a0, uint64_t a
 
 /* HYPERVISOR_multicall: the calls in turn, each with its own result.  A multicall may
  * not stand in one; an iret ends it, since what follows would be user space's. */
-static void multicall(struct shim_vcpu *v, struct shim_regs *r)
+static __attribute__((noinline)) void multicall(struct shim_vcpu *v, struct shim_regs *r)
 {
     struct shim_batch batch = { 0 };
     uint64_t list = r->rdi;

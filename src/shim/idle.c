@@ -85,7 +85,7 @@ static bool host_is_crowded(void)
     const struct shim_requests *q = shim_dm(SHIM_GPA + SHIM_OFF_REQUESTS);
     const struct xen_hostload_view view = {
         .load = &q->load, .wakers = shim_dm(SHIM_GPA + SHIM_OFF_WAKERS),
-        .links = shim_domain.links, .nr_wakers = shim_domain.boot->nr_vcpus,
+        .links = shim_domain.links, .nr_wakers = shim_domain.nr_vcpus,
     };
 
     return xen_hostload_crowded(&view, 0);      /* the caller is marked as running */

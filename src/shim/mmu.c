@@ -192,7 +192,7 @@ void mmu_load_root(struct shim_vcpu *v)
 /* Some vCPU's tables begin there now, whatever the guest has told of the frame since. */
 bool mmu_root_in_use(uint64_t mfn)
 {
-    for (unsigned i = 0; i < shim_domain.boot->nr_vcpus; i++)
+    for (unsigned i = 0; i < shim_domain.nr_vcpus; i++)
         if (shim_vcpu(i)->kernel_cr3 >> PAGE_SHIFT == mfn ||
             shim_vcpu(i)->user_cr3 >> PAGE_SHIFT == mfn)
             return true;

@@ -288,7 +288,7 @@ int64_t vcpu_op(struct shim_vcpu *v, uint64_t cmd, uint64_t vcpuid, uint64_t arg
     struct vcpu_runstate_info runstate;
     struct shim_vcpu *t;
 
-    if (vcpuid >= shim_domain.boot->nr_vcpus)
+    if (vcpuid >= shim_domain.nr_vcpus)
         return -XEN_ENOENT;
     t = shim_vcpu((unsigned)vcpuid);
     switch (cmd) {

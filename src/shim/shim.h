@@ -53,6 +53,9 @@ enum shim_callback {
     SHIM_NR_CALLBACKS,
 };
 
+/* On the way of every system call and hypercall: see shim.ld. */
+#define shim_hot __attribute__((hot))
+
 /* Descriptor tables as the processor reads them: copies of the guest's, made
  * harmless, with Xen's own page at the end of the GDT. */
 #define SHIM_GDT_ENTRIES 8192
@@ -148,6 +151,8 @@ _Static_assert(sizeof(struct shim_vcpu) <= AREA_IST_FIRST, "area");
 
 struct shim_domain {
     const struct shim_boot *boot;
+    uint32_t flags;             /* boot's: asked for everywhere */
+    uint32_t nr_vcpus;
     struct shim_status *status;
     struct shared_info *shared;
     struct xen_hostlink *links;
@@ -195,7 +200,7 @@ static inline struct shim_vcpu *shim_vcpu(unsigned id)
 
 static inline bool shim_flag(uint32_t flag)
 {
-    return shim_domain.boot->flags & flag;
+    return shim_domain.flags & flag;
 }
 
 /* All of guest-physical memory, through the shim's own map. */
@@ -210,20 +215,21 @@ void *shim_page_alloc(void *unused);
 
 /* trap.c */
 void shim_trap(struct shim_regs *r);
-int shim_syscall(struct shim_regs *r);
+int shim_syscall(struct shim_regs *r) shim_hot;
 struct shim_regs *shim_leave_ist(struct shim_regs *r);
 
 /* bounce.c: the guest's own handlers */
 void shim_bounce_trap(struct shim_vcpu *v, struct shim_regs *r, unsigned vector, bool has_error,
                       uint64_t error);
-void shim_bounce_callback(struct shim_vcpu *v, struct shim_regs *r, enum shim_callback which);
+void shim_bounce_callback(struct shim_vcpu *v, struct shim_regs *r, enum shim_callback which)
+    shim_hot;
 void shim_toggle_mode(struct shim_vcpu *v);
 /* Delivers what is due just before the guest goes on. */
-void shim_deliver(struct shim_vcpu *v, struct shim_regs *r);
-void shim_iret(struct shim_vcpu *v, struct shim_regs *r);
+void shim_deliver(struct shim_vcpu *v, struct shim_regs *r) shim_hot;
+void shim_iret(struct shim_vcpu *v, struct shim_regs *r) shim_hot;
 
 /* hypercall.c */
-void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r);
+void shim_hypercall(struct shim_vcpu *v, struct shim_regs *r) shim_hot;
 
 /* batch.c: one goes through a list.  Zeroed to begin with. */
 struct shim_batch {
@@ -239,9 +245,9 @@ int64_t hypercall_again(struct shim_vcpu *v, uint64_t nr, uint64_t a0, uint64_t 
                         uint64_t a3);
 
 /* access.c: what the guest points to.  0 or -EFAULT. */
-bool guest_range_ok(uint64_t va, uint64_t bytes);
-int guest_read(void *to, uint64_t from_va, uint64_t bytes);
-int guest_write(uint64_t to_va, const void *from, uint64_t bytes);
+bool guest_range_ok(uint64_t va, uint64_t bytes) shim_hot;
+int guest_read(void *to, uint64_t from_va, uint64_t bytes) shim_hot;
+int guest_write(uint64_t to_va, const void *from, uint64_t bytes) shim_hot;
 
 /* mmu.c */
 bool mmu_frame_ok(uint64_t mfn);

@@ -83,6 +83,8 @@ static void domain_init(void)
     struct shim_domain *d = &shim_domain;
 
     d->boot = shim_dm(SHIM_GPA + SHIM_OFF_BOOT);
+    d->flags = d->boot->flags;
+    d->nr_vcpus = d->boot->nr_vcpus;
     d->status = shim_dm(SHIM_GPA + SHIM_OFF_STATUS);
     d->shared = shim_dm(SHIM_GPA + SHIM_OFF_SHARED_INFO);
     d->links = shim_dm(SHIM_GPA + SHIM_OFF_LINKS);

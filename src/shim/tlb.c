@@ -43,7 +43,7 @@ void tlb_flush_serve(struct shim_vcpu *v)
 
 void tlb_flush_vcpus(struct shim_vcpu *v, uint64_t vcpu_mask)
 {
-    unsigned nr = shim_domain.boot->nr_vcpus;
+    unsigned nr = shim_domain.nr_vcpus;
     uint32_t want[SHIM_VCPUS_MAX];
     uint64_t waiting = 0;
 
