@@ -180,9 +180,12 @@ void shim_iret(struct shim_vcpu *v, struct shim_regs *r)
         r->rcx = r->rip;
         r->r11 = r->rflags;
     } else {
-        r->vector = 0;          /* every register counts: no SYSRET */
         r->rcx = c.rcx;
         r->r11 = c.r11;
+        /* SYSRET will do where it leaves these as the guest wants them, which Linux does
+         * at the end of a system call */
+        if (r->rcx != r->rip || r->r11 != r->rflags)
+            r->vector = 0;
     }
     store_relaxed(&vi->evtchn_upcall_mask, !(c.rflags & RFLAGS_IF));
 }

@@ -110,6 +110,7 @@ struct pv_regs {
 
 #define RFLAGS_IF ((uint64_t)1 << 9)
 #define RFLAGS_TF ((uint64_t)1 << 8)
+#define RFLAGS_RF ((uint64_t)1 << 16)
 
 extern uint64_t pv_failsafe_selectors[4];
 extern uint8_t pv_entries[][64];        /* by vector; PV_SYSCALL ... too */
