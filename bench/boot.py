@@ -6,6 +6,7 @@ from statistics import median
 from table import ratio, spread, table
 
 SUMMARY = "time from the monitor's start to the guest's init"
+INITRD = "small"
 REPS = 5
 MEMORY_MIB = 256
 # A kernel as distributions ship it, compressed, and its ELF image: like against like.
@@ -21,12 +22,12 @@ def items(reps, quick):
 
 
 def prepare(session):
-    session.fetch(["vmlinuz", "vmlinux", "small.cpio"])
+    session.fetch(["vmlinuz", "vmlinux", f"{INITRD}.cpio"])
     session.warm(str(session.build / "src/cmd/xenolith"), "qemu-system-x86_64")
 
 
 def measure(session, item):
-    guest = session.guest("small", MEMORY_MIB, 1, words="bench=boot")
+    guest = session.guest(INITRD, MEMORY_MIB, 1, words="bench=boot")
     with session.start(item["vmm"], guest) as running:
         running.expect("init")
         seconds = running.now() - running.started

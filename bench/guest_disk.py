@@ -11,6 +11,7 @@ from session import Exits, GuestFailed, memory_kib
 from table import ratio, spread, table
 
 SUMMARY = "4 KiB random reads and writes by fio in the guest"
+INITRD = "fio"
 REPS = 3
 MEMORY_MIB = 512
 QUEUES = 2
@@ -31,7 +32,7 @@ def items(reps, quick):
 
 
 def prepare(session):
-    session.fetch(["vmlinuz", "fio.cpio"])
+    session.fetch(["vmlinuz", f"{INITRD}.cpio"])
     session.disk_make()
     session.warm(str(session.build / "src/cmd/xenolith"), "qemu-system-x86_64", "fio")
 
@@ -77,7 +78,7 @@ def measure(session, item):
     vmm = "xenolith" if item["vmm"] in OURS else item["vmm"]
     words = f"bench=fio ramp={RAMP_S} runtime={RUNTIME_S} tests={','.join(item['tests'])} " \
             + OURS.get(item["vmm"], "")
-    guest = session.guest("fio", MEMORY_MIB, QUEUES, QUEUES, words)
+    guest = session.guest(INITRD, MEMORY_MIB, QUEUES, QUEUES, words)
     results, marks = {}, {}
     exits = Exits()
     try:

@@ -12,6 +12,7 @@ from session import memory_kib
 from table import ratio, spread, table
 
 SUMMARY = "memory of the monitor beyond the guest's own"
+INITRD = "small"
 REPS = 2
 MEMORY_MIB = 256
 # name, vCPUs, queues (0: no disk)
@@ -28,13 +29,13 @@ def items(reps, quick):
 
 
 def prepare(session):
-    session.fetch(["vmlinuz", "small.cpio"])
+    session.fetch(["vmlinuz", f"{INITRD}.cpio"])
     session.disk_make()
 
 
 def measure(session, item):
     _, vcpus, queues = next(s for s in SHAPES if s[0] == item["shape"])
-    guest = session.guest("small", MEMORY_MIB, vcpus, queues, "bench=load")
+    guest = session.guest(INITRD, MEMORY_MIB, vcpus, queues, "bench=load")
     with session.start(item["vmm"], guest) as running:
         running.expect("init")
         if queues:

@@ -62,8 +62,11 @@ class Running:
     def expect(self, word):
         words = self.event()
         if words[0] != word:
-            raise GuestFailed(f"wanted {word}, got {' '.join(words)}; {self.last_words()}")
+            self.failed(f"wanted {word}, got {' '.join(words)}")
         return words[1:]
+
+    def failed(self, why):
+        raise GuestFailed(f"{why}; {self.last_words()}")
 
     @staticmethod
     def now():
@@ -123,9 +126,10 @@ class Session:
                     while f.read(1 << 20):
                         pass
 
-    def guest(self, initrd, memory_mib, vcpus, queues=0, words=""):
+    def guest(self, initrd, memory_mib, vcpus, queues=0, words="", **more):
         return vmm.Guest(self.files, initrd, memory_mib, vcpus,
-                         disk=self.disk if queues else None, queues=queues, words=words)
+                         disk=self.disk if queues else None, queues=queues, words=words,
+                         **more)
 
     def start(self, name, guest):
         return Running(vmm.find(name, self.build, self.scratch), guest)

@@ -16,13 +16,17 @@ DISK_BYTES = 256 << 20
 class Guest:
     """What is to run: the same for every monitor."""
 
-    def __init__(self, files, initrd, memory_mib, vcpus, disk=None, queues=1, words=""):
+    def __init__(self, files, initrd, memory_mib, vcpus, disk=None, queues=1, words="",
+                 kernel=None, keys=None, name="bench"):
+        self.name = name
         self.files = files
         self.initrd = files / f"{initrd}.cpio"
         self.memory_mib = memory_mib
         self.vcpus = vcpus
         self.disk = disk
         self.queues = queues
+        self.kernel = kernel            # in place of Linux
+        self.keys = keys or {}          # of xl.cfg, which only ours has
         self.words = f"{QUIET} {words} {'disk=1' if disk else ''}".strip()
 
 
@@ -76,15 +80,17 @@ class Xenolith:
         self.kernel = "vmlinux" if elf else "vmlinuz"
         self.scratch = scratch
         self.run_dir = scratch / "run"
+        self.name = None                # of the guest, once command() has been asked
 
     def command(self, guest):
-        config = {"name": "bench", "kernel": str(guest.files / self.kernel),
+        self.name = guest.name
+        config = {"name": guest.name, "kernel": str(guest.kernel or guest.files / self.kernel),
                   "ramdisk": str(guest.initrd), "memory": guest.memory_mib,
-                  "vcpus": guest.vcpus, "cmdline": f"console=hvc0 {guest.words}"}
+                  "vcpus": guest.vcpus, "cmdline": f"console=hvc0 {guest.words}", **guest.keys}
         if guest.disk:
             config["disk"] = [f"{guest.disk},raw,xvda,w"]
             config["max_queues"] = guest.queues
-        path = self.scratch / "bench.cfg"
+        path = self.scratch / f"{guest.name}.cfg"
         # JSON's strings, numbers and lists are xl.cfg's too
         path.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in config.items()))
         return [self.program, "run", "-q", path]
@@ -95,11 +101,13 @@ class Xenolith:
 
     def pid(self, process):
         for info in (self.run_dir / "guest").glob("*/info"):
-            return json.loads(info.read_text())["pid"]
+            found = json.loads(info.read_text())
+            if found["name"] == self.name:
+                return found["pid"]
         return process.pid
 
     def end(self, process):
-        subprocess.run([self.program, "destroy", "bench"], env=self.env(), check=False,
+        subprocess.run([self.program, "destroy", self.name], env=self.env(), check=False,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def extra(self):
@@ -115,7 +123,7 @@ class Xenolith:
         return found
 
     def log(self):
-        path = self.scratch / "log/bench.log"
+        path = self.scratch / f"log/{self.name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
 
