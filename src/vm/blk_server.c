@@ -63,7 +63,7 @@ static int device_add(struct server *srv, const struct vm_blk_server *s, struct 
     if (!rc) {
         props = vhost_user_blk_props(srv->device[srv->nr_devices++]);
         log_info("%s: serves %s %s, %llu MiB%s", export->socket, d.driver,
-                 d.target[0] ? d.target : d.vdev, (unsigned long long)(props->size_bytes / MIB),
+                 d.target[0] ? d.target : d.vdev, (unsigned long long)(blk_props_size(props) / MIB),
                  props->readonly ? ", read-only" : "");
     }
     vm_disk_spec_free(&d);

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/* A disk whose size changes while it is open. */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "blk_test.h"
+
+#define DISK_BYTES  (4 * MIB)
+#define ROUNDS      300u
+#define KEPT_BYTES  (1 * MIB)       /* which no size in these tests leaves out */
+
+struct way { const char *name, *dir; bool no_direct; };
+
+static const struct way ways[] = {
+    { "O_DIRECT where the file system has it", "/tmp", false },
+    { "page cache", "/tmp", true },
+    { "memory", "/dev/shm", false },
+};
+
+static const struct way *way_under_test;
+
+struct fixture {
+    struct image image;
+    struct blk_disk *disk;
+    struct sync_queue queue;
+    uint8_t *buf;
+};
+
+static void fixture_open(struct fixture *f, bool readonly)
+{
+    struct blk_spec spec = {
+        .driver = "file", .path = f->image.path, .readonly = readonly,
+        .no_direct = way_under_test->no_direct,
+    };
+
+    image_make(&f->image, way_under_test->dir, DISK_BYTES);
+    f->buf = aligned_alloc(4096, 2 * DISK_BYTES);
+    memset(f->buf, 0x5a, 2 * DISK_BYTES);
+    f->disk = disk_open(&spec);
+    sync_open(&f->queue, f->disk);
+}
+
+static void fixture_close(struct fixture *f)
+{
+    blk_queue_close(f->queue.q);
+    blk_disk_close(f->disk);
+    unlink(f->image.path);
+    free(f->buf);
+}
+
+static uint64_t file_bytes(const struct fixture *f)
+{
+    struct stat st;
+
+    assert_int_equal(stat(f->image.path, &st), 0);
+    return (uint64_t)st.st_size;
+}
+
+static int resize(struct fixture *f, uint64_t size_bytes)
+{
+    struct err e = { 0 };
+    int rc = blk_disk_resize(f->disk, size_bytes, &e);
+
+    /* who fails says why */
+    assert_int_equal(rc, -e.code);
+    assert_int_equal(e.text[0] != '\0', rc != 0);
+    return rc;
+}
+
+static int io(struct fixture *f, enum blk_op op, uint64_t at, uint64_t len)
+{
+    return sync_io(&f->queue, op, at, f->buf, len, 1);
+}
+
+static void what_the_file_has_gained_can_be_used(void **state)
+{
+    struct fixture f = { 0 };
+
+    fixture_open(&f, false);
+    assert_int_equal(truncate(f.image.path, 2 * DISK_BYTES), 0);
+    /* nobody has said so yet */
+    assert_int_equal(io(&f, BLK_OP_READ, DISK_BYTES, 512), -EINVAL);
+    assert_int_equal(resize(&f, 0), 0);
+    assert_int_equal(blk_disk_props(f.disk)->size_bytes, 2 * DISK_BYTES);
+    assert_int_equal(io(&f, BLK_OP_WRITE, 2 * DISK_BYTES - 4096, 4096), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, 2 * DISK_BYTES, 512), -EINVAL);
+    assert_int_equal(io(&f, BLK_OP_READ, DISK_BYTES - 4096, 8192), 0);
+    for (unsigned i = 0; i < 4096; i++) {
+        assert_int_equal(f.buf[i], pattern_byte(DISK_BYTES - 4096 + i));
+        assert_int_equal(f.buf[4096 + i], 0);
+    }
+    fixture_close(&f);
+}
+
+static void what_the_file_has_lost_is_gone(void **state)
+{
+    struct fixture f = { 0 };
+
+    fixture_open(&f, false);
+    assert_int_equal(truncate(f.image.path, DISK_BYTES / 2), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, DISK_BYTES / 2, 4096), -EIO);
+    assert_int_equal(resize(&f, 0), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, DISK_BYTES / 2, 4096), -EINVAL);
+    assert_int_equal(io(&f, BLK_OP_WRITE, DISK_BYTES / 2 - 512, 1024), -EINVAL);
+    assert_int_equal(io(&f, BLK_OP_DISCARD, DISK_BYTES / 2, 4096), -EINVAL);
+    assert_int_equal(io(&f, BLK_OP_READ, DISK_BYTES / 2 - 4096, 4096), 0);
+    assert_int_equal(f.buf[0], pattern_byte(DISK_BYTES / 2 - 4096));
+    assert_int_equal(file_bytes(&f), DISK_BYTES / 2);
+    fixture_close(&f);
+}
+
+static void a_size_that_is_asked_for_is_made(void **state)
+{
+    struct fixture f = { 0 };
+
+    fixture_open(&f, false);
+    assert_int_equal(resize(&f, 2 * DISK_BYTES), 0);
+    assert_int_equal(file_bytes(&f), 2 * DISK_BYTES);
+    assert_int_equal(io(&f, BLK_OP_WRITE, 2 * DISK_BYTES - 512, 512), 0);
+    assert_int_equal(resize(&f, KEPT_BYTES), 0);
+    assert_int_equal(file_bytes(&f), KEPT_BYTES);
+    assert_int_equal(io(&f, BLK_OP_READ, KEPT_BYTES, 512), -EINVAL);
+    /* what comes back comes empty */
+    assert_int_equal(resize(&f, DISK_BYTES), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, KEPT_BYTES, 4096), 0);
+    for (unsigned i = 0; i < 4096; i++)
+        assert_int_equal(f.buf[i], 0);
+    /* the physical block goes with the size, as blkif.h wants it */
+    assert_int_equal(resize(&f, KEPT_BYTES + 512), 0);
+    assert_int_equal(blk_disk_props(f.disk)->physical_block_bytes, 512);
+    fixture_close(&f);
+}
+
+static void a_last_sector_in_part_reads_as_zeroes(void **state)
+{
+    struct fixture f = { 0 };
+
+    fixture_open(&f, false);
+    assert_int_equal(truncate(f.image.path, KEPT_BYTES + 100), 0);
+    assert_int_equal(resize(&f, 0), 0);
+    assert_int_equal(blk_disk_props(f.disk)->size_bytes, KEPT_BYTES + 512);
+    assert_int_equal(io(&f, BLK_OP_READ, KEPT_BYTES, 512), 0);
+    assert_int_equal(f.buf[99], pattern_byte(KEPT_BYTES + 99));
+    for (unsigned i = 100; i < 512; i++)
+        assert_int_equal(f.buf[i], 0);
+    fixture_close(&f);
+}
+
+static void sizes_that_cannot_be_change_nothing(void **state)
+{
+    struct rlimit before, limit;
+    struct fixture f = { 0 };
+
+    fixture_open(&f, false);
+    assert_int_equal(resize(&f, 1000), -EINVAL);
+    assert_int_equal(resize(&f, 1ull << 63), -EINVAL);
+    assert_int_equal(blk_disk_props(f.disk)->size_bytes, DISK_BYTES);
+    /* the host will not have it */
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = (struct rlimit){ DISK_BYTES, before.rlim_max };
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_int_equal(resize(&f, 2 * DISK_BYTES), -EFBIG);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(blk_disk_props(f.disk)->size_bytes, DISK_BYTES);
+    assert_int_equal(file_bytes(&f), DISK_BYTES);
+    assert_int_equal(truncate(f.image.path, 0), 0);
+    assert_int_equal(resize(&f, 0), -EINVAL);
+    assert_int_equal(blk_disk_props(f.disk)->size_bytes, DISK_BYTES);
+    fixture_close(&f);
+}
+
+static void a_reader_follows_but_does_not_change(void **state)
+{
+    struct fixture f = { 0 };
+
+    fixture_open(&f, true);
+    assert_int_equal(resize(&f, 2 * DISK_BYTES), -EROFS);
+    assert_int_equal(file_bytes(&f), DISK_BYTES);
+    assert_int_equal(truncate(f.image.path, 2 * DISK_BYTES), 0);
+    assert_int_equal(resize(&f, 0), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, 2 * DISK_BYTES - 512, 512), 0);
+    fixture_close(&f);
+}
+
+/* Taken by the engine, not yet by the kernel: then the file is cut. */
+static void a_write_under_way_to_what_is_gone_fails_and_leaves_nothing(void **state)
+{
+    struct fixture f = { 0 };
+    struct blk_stats s;
+    unsigned gone, kept;
+    bool was_done;
+
+    fixture_open(&f, false);
+    gone = sync_start(&f.queue, BLK_OP_WRITE, DISK_BYTES - 8192, f.buf, 8192, 1);
+    kept = sync_start(&f.queue, BLK_OP_WRITE, KEPT_BYTES - 4096, f.buf, 4096, 1);
+    blk_queue_stats(f.queue.q, &s);
+    was_done = s.inline_requests == 2;
+    assert_int_equal(resize(&f, KEPT_BYTES), 0);
+    sync_wait_all(&f.queue);
+    assert_int_equal(f.queue.result[gone], was_done ? 0 : -EIO);
+    assert_int_equal(f.queue.result[kept], 0);
+    assert_int_equal(file_bytes(&f), KEPT_BYTES);
+    fixture_close(&f);
+}
+
+struct resizer {
+    struct fixture *f;
+    bool stop;
+};
+
+static void *resizer_main(void *arg)
+{
+    static const uint64_t sizes[] = {
+        KEPT_BYTES, 2 * DISK_BYTES, DISK_BYTES / 2, KEPT_BYTES + 512, DISK_BYTES,
+    };
+    struct resizer *r = arg;
+
+    for (unsigned i = 0; !load_acquire(&r->stop); i++) {
+        struct err e = { 0 };
+
+        if (blk_disk_resize(r->f->disk, sizes[i % array_size(sizes)], &e))
+            return "resize failed";
+    }
+    return NULL;
+}
+
+/* Whatever comes back as written is there, if no size has left it out; whatever is behind the
+ * end afterwards is nothing. */
+static void sizes_change_under_load(void **state)
+{
+    struct fixture f = { 0 };
+    struct resizer r = { .f = &f };
+    uint8_t *model = malloc(KEPT_BYTES);
+    unsigned seed = 815, nr_ok = 0;
+    void *fault = NULL;
+    pthread_t thread;
+
+    fixture_open(&f, false);
+    for (uint64_t i = 0; i < KEPT_BYTES; i++)
+        model[i] = pattern_byte(i);
+    assert_int_equal(pthread_create(&thread, NULL, resizer_main, &r), 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        unsigned index[32];
+
+        /* half of them where nothing may be lost, half where sizes come and go */
+        for (unsigned i = 0; i < 32; i++) {
+            uint64_t lane = i < 16 ? i * (KEPT_BYTES / 16)
+                                   : KEPT_BYTES + (i - 16) * ((2 * DISK_BYTES - KEPT_BYTES) / 16);
+            uint64_t at = align_down(lane, 512ul) + rand_r(&seed) % 64 * 512;
+            uint64_t len = (1 + rand_r(&seed) % 64) * 512;
+
+            memset(f.buf + at, (int)(round + i), len);
+            if (i < 16)
+                memcpy(model + at, f.buf + at, len);
+            index[i] = sync_start(&f.queue, i % 4 == 3 && i >= 16 ? BLK_OP_READ : BLK_OP_WRITE,
+                                  at, f.buf + at, len, 1);
+        }
+        sync_wait_all(&f.queue);
+        for (unsigned i = 0; i < 32; i++) {
+            int result = f.queue.result[index[i]];
+
+            if (i < 16)
+                assert_int_equal(result, 0);
+            else
+                assert_true(!result || result == -EINVAL || result == -EIO);
+            nr_ok += i >= 16 && !result;
+        }
+    }
+    store_release(&r.stop, true);
+    pthread_join(thread, &fault);
+    assert_null(fault);
+    assert_true(nr_ok);
+    assert_int_equal(file_bytes(&f), blk_disk_props(f.disk)->size_bytes);
+    assert_int_equal(sync_io(&f.queue, BLK_OP_READ, 0, f.buf, KEPT_BYTES, 16), 0);
+    assert_memory_equal(f.buf, model, KEPT_BYTES);
+    fixture_close(&f);
+    free(model);
+}
+
+static void a_disk_without_a_medium_has_any_size(void **state)
+{
+    struct fixture f = { 0 };
+    struct blk_spec spec = { .driver = "null", .size_bytes = DISK_BYTES };
+
+    f.buf = malloc(4096);
+    f.disk = disk_open(&spec);
+    sync_open(&f.queue, f.disk);
+    assert_int_equal(resize(&f, 0), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, DISK_BYTES, 512), -EINVAL);
+    assert_int_equal(resize(&f, 100 * GIB), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, 100 * GIB - 512, 512), 0);
+    assert_int_equal(resize(&f, 700), -EINVAL);
+    assert_int_equal(resize(&f, 512), 0);
+    assert_int_equal(io(&f, BLK_OP_READ, 512, 512), -EINVAL);
+    blk_queue_close(f.queue.q);
+    blk_disk_close(f.disk);
+    free(f.buf);
+}
+
+static void a_driver_may_have_one_size(void **state)
+{
+    static const struct blk_driver driver = { .name = "fixed" };
+    struct blk_disk d = { .driver = &driver };
+    struct fixture f = { .disk = &d };
+
+    assert_int_equal(resize(&f, 0), -EOPNOTSUPP);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest file_tests[] = {
+        cmocka_unit_test(what_the_file_has_gained_can_be_used),
+        cmocka_unit_test(what_the_file_has_lost_is_gone),
+        cmocka_unit_test(a_size_that_is_asked_for_is_made),
+        cmocka_unit_test(a_last_sector_in_part_reads_as_zeroes),
+        cmocka_unit_test(sizes_that_cannot_be_change_nothing),
+        cmocka_unit_test(a_reader_follows_but_does_not_change),
+        cmocka_unit_test(a_write_under_way_to_what_is_gone_fails_and_leaves_nothing),
+        cmocka_unit_test(sizes_change_under_load),
+    };
+    static const struct CMUnitTest other_tests[] = {
+        cmocka_unit_test(a_disk_without_a_medium_has_any_size),
+        cmocka_unit_test(a_driver_may_have_one_size),
+    };
+    int failed = 0;
+
+    for (unsigned i = 0; i < array_size(ways); i++) {
+        way_under_test = &ways[i];
+        failed += cmocka_run_group_tests_name(ways[i].name, file_tests, NULL, NULL);
+    }
+    return failed + cmocka_run_group_tests(other_tests, NULL, NULL);
+}
