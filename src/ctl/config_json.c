@@ -24,7 +24,7 @@ static json_t *action(enum vm_action a)
     return json_string(names[a]);
 }
 
-static json_t *disk(const struct vm_disk *d)
+json_t *ctl_config_json_disk(const struct vm_disk *d)
 {
     static const char *const formats[] = {
         [VM_DISK_FORMAT_RAW] = "raw", [VM_DISK_FORMAT_QCOW] = "qcow",
@@ -55,7 +55,7 @@ json_t *ctl_config_json(const struct vm_config *c)
     for (unsigned i = 0; i < c->vcpus; i++)
         json_array_append_new(vcpus, json_integer(i));
     for (unsigned i = 0; i < c->nr_disks; i++)
-        json_array_append_new(disks, disk(&c->disks[i]));
+        json_array_append_new(disks, ctl_config_json_disk(&c->disks[i]));
     build = json_pack("{s:i, s:o, s:I, s:I, s:i, s:i, s:i, s:o, s:o}",
                       "max_vcpus", (int)c->maxvcpus, "avail_vcpus", vcpus,
                       "max_memkb", (json_int_t)(c->maxmem_bytes / KIB),

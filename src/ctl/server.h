@@ -10,13 +10,15 @@
 #include "vm/guest.h"
 
 #define CTL_SERVER_CLIENTS_MAX 32
+/* How long a client waits for the guest to let go of a disk: libxl's LIBXL_DESTROY_TIMEOUT. */
+#define CTL_DETACH_WAIT_MS     10000u
 
 struct ctl_server;
 
 struct ctl_server_params {
     struct loop *loop;
     struct vm_guest *guest;
-    const struct vm_config *config;
+    struct vm_config *config;           /* its disks follow those of the guest */
     const struct registry_guest *who;   /* may change while the server runs (a rename) */
     int listen_fd;                      /* becomes the server's on success */
     /* A client asked for the end of the guest; called at most once, and not
@@ -33,5 +35,7 @@ void ctl_server_free(struct ctl_server *s);
 
 /* Tells the clients that wait: see struct vm_guest_params. */
 void ctl_server_stopped(struct ctl_server *s, enum vm_stop why, const char *text);
+/* The same. */
+void ctl_server_disk_detached(struct ctl_server *s, unsigned vdev_number);
 
 #endif

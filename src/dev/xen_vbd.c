@@ -216,9 +216,17 @@ static int vbd_connect(void *arg, struct err *e)
     return 0;
 }
 
+static void vbd_closed(void *arg)
+{
+    struct xen_vbd *v = arg;
+
+    v->params.closed(v->params.arg, v);
+}
+
 static const struct xenbus_back_ops vbd_bus_ops = {
     .connect = vbd_connect,
     .disconnect = vbd_disconnect,
+    .closed = vbd_closed,
 };
 
 /* A queue has stopped its ring: says so once. */
@@ -265,6 +273,15 @@ static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
     va_end(ap);
 }
 
+/* Those that xen_vbd_resize() changes. */
+static void size_nodes(const struct xen_vbd *v, struct node_list *l)
+{
+    const struct blk_props *d = blk_disk_props(v->disk);
+
+    node_add(l, "sectors", "%llu", (unsigned long long)blk_props_nr_sectors(d));
+    node_add(l, "physical-sector-size", "%u", d->physical_block_bytes);
+}
+
 static void back_nodes(const struct xen_vbd *v, struct node_list *l)
 {
     const struct xen_vbd_params *p = &v->params;
@@ -282,8 +299,7 @@ static void back_nodes(const struct xen_vbd *v, struct node_list *l)
     /* Always in units of 512 bytes: blkif.h warns of frontends that cannot do
      * otherwise, Linux's among them. */
     node_add(l, "sector-size", "%u", BLK_SECTOR_BYTES);
-    node_add(l, "sectors", "%llu", (unsigned long long)blk_props_nr_sectors(d));
-    node_add(l, "physical-sector-size", "%u", d->physical_block_bytes);
+    size_nodes(v, l);
     node_add(l, "info", "%u", (d->readonly ? VDISK_READONLY : 0) |
                               (p->cdrom ? VDISK_CDROM | VDISK_REMOVABLE : 0));
 
@@ -358,6 +374,26 @@ fail:
     return rc;
 }
 
+bool xen_vbd_close(struct xen_vbd *v)
+{
+    return xenbus_back_close(v->bus);
+}
+
+int xen_vbd_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e)
+{
+    const struct blk_props *d = blk_disk_props(v->disk);
+    uint64_t before = blk_props_nr_sectors(d);
+    struct node_list l = { .nr = 0 };
+    int rc = blk_disk_resize(v->disk, size_bytes, e);
+
+    if (rc || blk_props_nr_sectors(d) == before)
+        return rc;
+    size_nodes(v, &l);
+    log_info("%s: resized from %llu sectors to %llu", v->vdev, (unsigned long long)before,
+             (unsigned long long)blk_props_nr_sectors(d));
+    return xenbus_back_update(v->bus, l.node, l.nr, e);
+}
+
 void xen_vbd_destroy(struct xen_vbd *v)
 {
     if (!v)
@@ -386,6 +422,39 @@ const struct blk_props *xen_vbd_disk_props(const struct xen_vbd *v)
 const char *xen_vbd_name(const struct xen_vbd *v)
 {
     return v->vdev;
+}
+
+unsigned xen_vbd_number(const struct xen_vbd *v)
+{
+    return v->params.vdev_number;
+}
+
+/* The first of these that is a number. */
+static int front_int(const struct xen_vbd *v, const char *const key[], unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++) {
+        struct err e = { 0 };
+        uint32_t n;
+
+        if (!xenbus_front_read_u32(v->bus, key[i], 0, INT32_MAX, &n, &e))
+            return (int)n;
+    }
+    return -1;
+}
+
+void xen_vbd_front(const struct xen_vbd *v, struct xen_vbd_front *out)
+{
+    static const char *const state[] = { "state" };
+    static const char *const port[] = { "event-channel", "queue-0/event-channel" };
+    static const char *const ring[] = { "ring-ref", "ring-ref0", "queue-0/ring-ref",
+                                        "queue-0/ring-ref0" };
+
+    *out = (struct xen_vbd_front){
+        .state = front_int(v, state, array_size(state)),
+        .event_channel = front_int(v, port, array_size(port)),
+        .ring_ref = front_int(v, ring, array_size(ring)),
+        .backend = xenbus_back_path(v->bus),
+    };
 }
 
 void xen_vbd_counters(const struct xen_vbd *v, struct vbd_queue_counters *total)

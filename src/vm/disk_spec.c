@@ -448,6 +448,8 @@ int vm_disk_spec_parse(const char *spec, const char *vdev, struct vm_disk *out, 
     rc = take_parameters(&s, text);
     if (!rc)
         rc = finish(&s);
+    if (!rc && !(s.d.spec = strdup(spec)))
+        rc = out_of_memory(&s);
     free(text);
     if (rc) {
         vm_disk_spec_free(&s.d);
@@ -460,6 +462,7 @@ int vm_disk_spec_parse(const char *spec, const char *vdev, struct vm_disk *out, 
 
 void vm_disk_spec_free(struct vm_disk *d)
 {
+    free(d->spec);
     free(d->target);
     free(d->driver);
     free(d->script);
