@@ -284,6 +284,8 @@ void ctl_server_stopped(struct ctl_server *s, enum vm_stop why, const char *text
         ctl_conn_wake(c, ctl_server_stop_json(s), &none);
     while ((c = waiting(s, CONN_WAIT_DISK)))
         ctl_conn_wake(c, NULL, &stopped);
+    while ((c = waiting(s, CONN_WAIT_SETTLE)))
+        ctl_conn_wake(c, NULL, &none);
 }
 
 static struct conn *waiting_for_disk(struct ctl_server *s, unsigned vdev_number)
@@ -296,12 +298,13 @@ static struct conn *waiting_for_disk(struct ctl_server *s, unsigned vdev_number)
 
 void ctl_server_disk_detached(struct ctl_server *s, unsigned vdev_number)
 {
-    struct err none = { 0 };
+    const struct err none = { 0 };
     struct conn *c;
 
     vm_config_disk_remove(s->p.config, vdev_number);
     while ((c = waiting_for_disk(s, vdev_number)))
-        ctl_conn_wake(c, NULL, &none);
+        if (!ctl_disk_settle(c))
+            ctl_conn_wake(c, NULL, &none);
 }
 
 int ctl_server_create(const struct ctl_server_params *p, struct ctl_server **out,

@@ -12,6 +12,13 @@
 #define CTL_SERVER_CLIENTS_MAX 32
 /* How long a client waits for the guest to let go of a disk: libxl's LIBXL_DESTROY_TIMEOUT. */
 #define CTL_DETACH_WAIT_MS     10000u
+/* How long it waits with force.  A guest that would have let go is spared a device that answers
+ * its last requests no more, for which Linux waits for ever. */
+#define CTL_DETACH_FORCE_MS    1000u
+/* Linux looks whether a device's directory is still there when it gets to it, a moment after it
+ * has gone; one that is there again by then it takes for the old one, and never looks at it.
+ * Under xl that moment passes in a script; here nobody who waited for the disk hears before. */
+#define CTL_DETACH_SETTLE_MS   300u
 
 struct ctl_server;
 

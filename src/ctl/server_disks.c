@@ -39,6 +39,23 @@ static int device_find(struct ctl_server *s, json_t *arguments, unsigned *number
     return 0;
 }
 
+static void settled(void *arg)
+{
+    const struct err none = { 0 };
+
+    ctl_conn_wake(arg, NULL, &none);
+}
+
+bool ctl_disk_settle(struct conn *c)
+{
+    loop_timer_remove(c->wait_timer);
+    c->wait_timer = loop_timer_add(c->server->p.loop, settled, c);
+    c->wait = CONN_WAIT_SETTLE;
+    if (c->wait_timer)
+        loop_timer_arm(c->wait_timer, CTL_DETACH_SETTLE_MS * 1000000ull);
+    return c->wait_timer;
+}
+
 static void out_of_patience(void *arg)
 {
     struct conn *c = arg;
@@ -50,6 +67,19 @@ static void out_of_patience(void *arg)
     ctl_conn_wake(c, NULL, &e);
 }
 
+static void force_now(void *arg)
+{
+    struct conn *c = arg;
+    struct ctl_server *s = c->server;
+    unsigned number = c->wait_disk;
+    struct err e = { 0 };
+
+    if (vm_guest_disk_detach(s->p.guest, number, true, &e))
+        ctl_conn_wake(c, NULL, &e);
+    else
+        ctl_server_disk_detached(s, number);
+}
+
 enum verdict ctl_disk_detach(struct conn *c, json_t *arguments, json_t **result, struct err *e)
 {
     struct ctl_server *s = c->server;
@@ -59,20 +89,22 @@ enum verdict ctl_disk_detach(struct conn *c, json_t *arguments, json_t **result,
 
     if (ctl_server_alive(s, e) || device_find(s, arguments, &number, e))
         return VERDICT_REPLY;
-    c->wait_timer = loop_timer_add(s->p.loop, out_of_patience, c);
-    rc = c->wait_timer ? vm_guest_disk_detach(s->p.guest, number, force, e)
+    c->wait_timer = loop_timer_add(s->p.loop, force ? force_now : out_of_patience, c);
+    rc = c->wait_timer ? vm_guest_disk_detach(s->p.guest, number, false, e)
                        : err_set(e, ENOMEM, "out of memory");
     if (rc == -EINPROGRESS) {
-        loop_timer_arm(c->wait_timer, CTL_DETACH_WAIT_MS * 1000000ull);
+        loop_timer_arm(c->wait_timer,
+                       (force ? CTL_DETACH_FORCE_MS : CTL_DETACH_WAIT_MS) * 1000000ull);
         c->wait = CONN_WAIT_DISK;
         c->wait_disk = number;
         return VERDICT_WAIT;
     }
     loop_timer_remove(c->wait_timer);
     c->wait_timer = NULL;
-    if (!rc)
-        ctl_server_disk_detached(s, number);
-    return VERDICT_REPLY;
+    if (rc)
+        return VERDICT_REPLY;
+    ctl_server_disk_detached(s, number);
+    return ctl_disk_settle(c) ? VERDICT_WAIT : VERDICT_REPLY;
 }
 
 enum verdict ctl_disk_list(struct conn *c, json_t *arguments, json_t **result, struct err *e)

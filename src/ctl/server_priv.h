@@ -11,7 +11,7 @@
 enum conn_state { CONN_READING, CONN_WRITING, CONN_WAITING };
 
 /* What a connection that waits waits for. */
-enum conn_wait { CONN_WAIT_STOP, CONN_WAIT_DISK };
+enum conn_wait { CONN_WAIT_STOP, CONN_WAIT_DISK, CONN_WAIT_SETTLE };
 
 struct conn {
     struct conn *next;
@@ -54,6 +54,10 @@ typedef enum verdict ctl_handler(struct conn *c, json_t *arguments, json_t **res
                                  struct err *e);
 
 ctl_handler ctl_disk_attach, ctl_disk_detach, ctl_disk_list, ctl_disk_resize;
+
+/* The disk that c asked about is gone: it waits until the guest has seen that, too.  False: it
+ * need not. */
+bool ctl_disk_settle(struct conn *c);
 
 /* -ESRCH, unless the guest lives. */
 int ctl_server_alive(const struct ctl_server *s, struct err *e);
