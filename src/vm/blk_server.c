@@ -24,6 +24,7 @@ struct server {
     int signal_fd;
     struct loop_fd *signal_watch;
     unsigned nr_devices;
+    const struct vm_blk_export *exports;
     struct vhost_user_blk *device[VM_BLK_EXPORTS_MAX];
 };
 
@@ -70,11 +71,28 @@ static int device_add(struct server *srv, const struct vm_blk_server *s, struct 
     return rc;
 }
 
+/* Sizes are as the images have them by now. */
+static void sizes_follow(struct server *srv)
+{
+    for (unsigned i = 0; i < srv->nr_devices; i++) {
+        struct err e = { 0 };
+
+        if (vhost_user_blk_resize(srv->device[i], 0, &e))
+            log_warning("%s: %s", srv->exports[i].socket, e.text);
+    }
+}
+
 static void signal_ready(void *arg, uint32_t events)
 {
     struct server *srv = arg;
+    struct signalfd_siginfo si;
 
-    loop_stop(srv->loop);
+    if (read(srv->signal_fd, &si, sizeof(si)) != sizeof(si))
+        return;
+    if (si.ssi_signo == SIGHUP)
+        sizes_follow(srv);
+    else
+        loop_stop(srv->loop);
 }
 
 static int server_open(struct server *srv, const struct vm_blk_server *s, struct err *e)
@@ -118,7 +136,7 @@ static void server_close(struct server *srv)
 
 int vm_blk_server_run(const struct vm_blk_server *s, struct err *e)
 {
-    struct server srv = { .signal_fd = -1 };
+    struct server srv = { .signal_fd = -1, .exports = s->exports };
     int rc = server_open(&srv, s, e);
 
     if (!rc)

@@ -199,7 +199,8 @@ for i in 1 2 3; do
     disk xvdb
     echo @@ there
     fio --name=l --filename=/dev/xvdb --direct=1 --ioengine=libaio --iodepth=32 --rw=randrw \\
-        --bs=4k --numjobs=2 --size=32m --time_based --runtime=600 --allow_file_create=0 >/tmp/fio 2>&1
+        --bs=4k --numjobs=2 --size=32m --time_based --runtime=600 \\
+        --allow_file_create=0 >/tmp/fio 2>&1
     echo @@ fio $?
     gone xvdb
     echo @@ gone
