@@ -82,7 +82,7 @@ static const struct cmd table[] = {
       "List virtual block devices for a domain", NULL },
     { "block-detach", cmd_block_detach, "[option] <Domain> <DevId>",
       "Destroy a domain's virtual block device",
-      "-f, --force              Do not wait for the domain to release the device." },
+      "-f, --force              Take the device away after a second, whatever the domain does." },
     { "block-resize", cmd_block_resize, "<Domain> <DevId> [Size]",
       "Tell a domain that a block device has another size", NULL },
     { "blk", cmd_blk, "--vhost-user SOCKET --disk SPEC [...]",
