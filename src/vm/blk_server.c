@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "blk/size_watch.h"
 #include "dev/vhost_user_blk.h"
 #include "mem/lost_pages.h"
 #include "vm/config_disk.h"
@@ -23,6 +24,7 @@ struct server {
     struct loop *loop;
     int signal_fd;
     struct loop_fd *signal_watch;
+    struct blk_size_watch *sizes;       /* if a disk is on a block device */
     unsigned nr_devices;
     const struct vm_blk_export *exports;
     struct vhost_user_blk *device[VM_BLK_EXPORTS_MAX];
@@ -72,8 +74,10 @@ static int device_add(struct server *srv, const struct vm_blk_server *s, struct 
 }
 
 /* Sizes are as the images have them by now. */
-static void sizes_follow(struct server *srv)
+static void sizes_follow(void *arg)
 {
+    struct server *srv = arg;
+
     for (unsigned i = 0; i < srv->nr_devices; i++) {
         struct err e = { 0 };
 
@@ -119,8 +123,11 @@ static int server_open(struct server *srv, const struct vm_blk_server *s, struct
         srv->signal_watch = loop_fd_add(srv->loop, srv->signal_fd, EPOLLIN, signal_ready, srv);
     if (!srv->signal_watch)
         return err_set(e, errno, "%s", strerror(errno));
-    for (unsigned i = 0; i < s->nr_exports && !rc; i++)
+    for (unsigned i = 0; i < s->nr_exports && !rc; i++) {
         rc = device_add(srv, s, e);
+        if (!rc && !srv->sizes && vhost_user_blk_props(srv->device[i])->block_device)
+            srv->sizes = blk_size_watch_create(srv->loop, sizes_follow, srv);
+    }
     return rc;
 }
 
@@ -128,6 +135,7 @@ static void server_close(struct server *srv)
 {
     while (srv->nr_devices)
         vhost_user_blk_destroy(srv->device[--srv->nr_devices]);
+    blk_size_watch_free(srv->sizes);
     loop_fd_remove(srv->signal_watch);
     if (srv->signal_fd >= 0)
         close(srv->signal_fd);

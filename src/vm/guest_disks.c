@@ -3,6 +3,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
 
 static struct xen_vbd **find(struct guest_disks *g, unsigned vdev_number)
 {
@@ -41,6 +44,27 @@ static void disk_closed(void *arg, struct xen_vbd *v)
     g->detached(g->arg, vdev_number);
 }
 
+/* Of some block device; disks whose size is as it was do nothing. */
+static void sizes_changed(void *arg)
+{
+    struct guest_disks *g = arg;
+
+    for (unsigned i = 0; i < g->nr; i++) {
+        struct err e = { 0 };
+
+        if (xen_vbd_disk_props(g->vbd[i])->block_device && xen_vbd_resize(g->vbd[i], 0, &e))
+            log_warning("%s: %s", xen_vbd_name(g->vbd[i]), e.text);
+    }
+}
+
+static void sizes_watch(struct guest_disks *g)
+{
+    g->sizes = blk_size_watch_create(g->common.loop, sizes_changed, g);
+    if (!g->sizes)
+        log_info("the kernel does not tell of block devices that change their size: %s",
+                 strerror(errno));
+}
+
 int guest_disks_add(struct guest_disks *g, const struct vm_disk *d, bool bootable,
                     struct err *e)
 {
@@ -67,7 +91,8 @@ int guest_disks_add(struct guest_disks *g, const struct vm_disk *d, bool bootabl
     rc = xen_vbd_create(&p, &g->vbd[g->nr], &why);
     if (rc)
         return err_set(e, -rc, "%s: %s", d->target[0] ? d->target : d->vdev, why.text);
-    g->nr++;
+    if (xen_vbd_disk_props(g->vbd[g->nr++])->block_device && !g->sizes)
+        sizes_watch(g);
     return 0;
 }
 
@@ -118,4 +143,6 @@ void guest_disks_remove_all(struct guest_disks *g)
 {
     while (g->nr)
         xen_vbd_destroy(g->vbd[--g->nr]);
+    blk_size_watch_free(g->sizes);
+    g->sizes = NULL;
 }

@@ -4,6 +4,7 @@
 #ifndef XENOLITH_VM_GUEST_DISKS_H
 #define XENOLITH_VM_GUEST_DISKS_H
 
+#include "blk/size_watch.h"
 #include "dev/xen_vbd.h"
 #include "vm/guest.h"
 
@@ -12,6 +13,7 @@ struct guest_disks {
     struct xen_vbd_params common;
     void (*detached)(void *arg, unsigned vdev_number);
     void *arg;
+    struct blk_size_watch *sizes;       /* from the first disk on a block device on */
     struct xen_vbd *vbd[VM_DISKS_MAX];
     unsigned nr;
 };

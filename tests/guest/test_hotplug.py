@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-from harness import MIB, Guest, need, wait_for
+from harness import MIB, Guest, Skip, need, wait_for
 from test_disk import noise, sha256
 
 # gone NAME: waits until the disk is not there
@@ -249,6 +249,36 @@ dd if=/dev/xvda of=/dev/null bs=1M skip=4 count=1 iflag=direct 2>/dev/null
     world.xl("block-resize", "guest", "xvda", "4M")
     wrote(4)
     guest.finished()
+
+
+def test_a_block_device_of_the_host_needs_no_command(world):
+    """The kernel says that it has grown, as to Xen's own backend; then it is cut."""
+    image = world.image("disk", 8)
+    made = subprocess.run(["losetup", "--show", "-f", image], text=True, capture_output=True,
+                          check=False)
+    if made.returncode:
+        raise Skip(f"no loop device: {made.stderr.strip()}")
+    loop = made.stdout.strip()
+    script = HELPERS + """
+disk xvda
+for mib in 8 24 16; do
+    until [ $(size xvda) = $((mib << 20)) ]; do usleep 10000; done
+    dd if=/dev/zero of=/dev/xvda bs=1M seek=$((mib - 1)) count=1 oflag=direct 2>/dev/null &&
+        echo @@ wrote $mib
+done
+"""
+    try:
+        guest = Guest(world, script, vcpus=2, disks=[f"{loop},raw,xvda,w"]).create()
+        guest.expect(r"^@@ wrote 8")
+        done = world.xl("block-resize", "guest", "xvda", "24M", status=1)
+        need("by the host's means" in done.stderr, done.stderr)
+        for mib in (24, 16):
+            os.truncate(image, mib * MIB)
+            subprocess.run(["losetup", "-c", loop], check=True)
+            guest.expect(rf"^@@ wrote {mib}")
+        guest.finished()
+    finally:
+        subprocess.run(["losetup", "-d", loop], check=False)
 
 
 def test_sizes_change_under_load(world):

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "blk/size_watch.h"
 #include "blk_test.h"
 
 #define DISK_BYTES  (4 * MIB)
@@ -309,6 +310,43 @@ static void a_driver_may_have_one_size(void **state)
     assert_int_equal(resize(&f, 0), -EOPNOTSUPP);
 }
 
+static void only_events_of_block_devices_that_say_so_count(void **state)
+{
+    static const char resize[] = "change@/devices/virtual/block/loop0\0ACTION=change\0"
+                                 "SUBSYSTEM=block\0RESIZE=1\0MAJOR=7\0MINOR=0";
+    static const char change[] = "change@/devices/virtual/block/loop0\0ACTION=change\0"
+                                 "SUBSYSTEM=block\0DISK_RO=1\0XRESIZE=1\0RESIZE=10";
+    static const char other[] = "change@/RESIZE=1\0SUBSYSTEM=memory\0RESIZE=1";
+
+    assert_true(blk_size_event(resize, sizeof(resize)));
+    assert_false(blk_size_event(change, sizeof(change)));
+    assert_false(blk_size_event(other, sizeof(other)));
+    /* whatever is missing, nothing behind the end is looked at */
+    for (size_t len = 0; len < sizeof(resize); len++) {
+        char *part = malloc(len ? len : 1);
+        bool whole = len >= sizeof(resize) - strlen("MAJOR=7 MINOR=0 ");
+
+        memcpy(part, resize, len);
+        assert_int_equal(blk_size_event(part, len), whole);
+        free(part);
+    }
+}
+
+static void size_changed(void *arg)
+{
+}
+
+static void watching_sizes_leaves_nothing(void **state)
+{
+    struct loop *loop = loop_create();
+    struct blk_size_watch *w = blk_size_watch_create(loop, size_changed, NULL);
+
+    if (!w && errno != EPERM && errno != EPROTONOSUPPORT && errno != EAFNOSUPPORT)
+        fail_msg("%s", strerror(errno));
+    blk_size_watch_free(w);
+    loop_free(loop);
+}
+
 int main(void)
 {
     static const struct CMUnitTest file_tests[] = {
@@ -324,6 +362,8 @@ int main(void)
     static const struct CMUnitTest other_tests[] = {
         cmocka_unit_test(a_disk_without_a_medium_has_any_size),
         cmocka_unit_test(a_driver_may_have_one_size),
+        cmocka_unit_test(only_events_of_block_devices_that_say_so_count),
+        cmocka_unit_test(watching_sizes_leaves_nothing),
     };
     int failed = 0;
 
