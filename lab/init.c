@@ -37,6 +37,7 @@
 
 /* How long the ports may take to appear once their driver is loaded. */
 #define PORT_WAIT_MS 10000
+#define CLOCK_WAIT_MS 5000
 /* Twice as often as the heartbeat. */
 #define PULSE_US 500000
 /* A host's file name is at most this long. */
@@ -150,18 +151,29 @@ static int module_load(const char *path)
     return r;
 }
 
-/* Loads the modules that the orders name under key; what fails is on the
- * console. */
-static int modules_load(const struct orders *o, const char *key)
+/* The first value that the orders have under key, or the one after previous; NULL: no
+ * more. */
+static const char *order_next(const struct orders *o, const char *key, const char *previous)
 {
-    const char *p, *path;
+    const char *p = previous ? previous + strlen(previous) + 1 : o->text;
+
+    for (; p < o->text + o->text_bytes; p += strlen(p) + 1) {
+        const char *value = field_value(p, key);
+
+        if (value)
+            return value;
+    }
+    return NULL;
+}
+
+/* Loads what the ports and the root need; what fails is on the console. */
+static int root_modules_load(const struct orders *o)
+{
+    const char *path = NULL;
     int r = 0;
 
-    for (p = o->text; r == 0 && p < o->text + o->text_bytes; p += strlen(p) + 1) {
-        path = field_value(p, key);
-        if (path)
-            r = module_load(path);
-    }
+    while (r == 0 && (path = order_next(o, "module", path)))
+        r = module_load(path);
     return r;
 }
 
@@ -181,16 +193,62 @@ static void huge_pages_allow(void)
     close(fd);
 }
 
-/* What makes this a KVM host takes about as long to load as the way to the root,
- * so another processor does it meanwhile. */
+/* Linux measures its TSC a second time when it is two seconds old, and KVM keeps for good
+ * the rate that it finds when it is loaded.  If that is mended afterwards by more than KVM
+ * tolerates, and the processor cannot scale a guest's TSC, KVM takes the TSC of every guest
+ * to be 0 (its multiplier stays unset), and timers come when the life of the guest, or of
+ * the host, has doubled.  Until the second measurement the clock has another name. */
+static void clock_wait(int fd)
+{
+    static const char early[] = "tsc-early";
+    char name[sizeof(early)];
+
+    for (unsigned waited_ms = 0; waited_ms < CLOCK_WAIT_MS; waited_ms += 5) {
+        ssize_t n = pread(fd, name, sizeof(name), 0);
+
+        if (n < (ssize_t)sizeof(early) - 1 || memcmp(name, early, sizeof(early) - 1) != 0)
+            return;
+        usleep(5000);
+    }
+    fprintf(stderr, "lab: the rate of the TSC is not settled; guests' timers may be late\n");
+}
+
+/* The processor's half of KVM, which is the one that looks at the clock. */
+static bool is_kvm_vendor_module(const char *path)
+{
+    return strncmp(strrchr(path, '/') + 1, "kvm-", 4) == 0;
+}
+
+/* Loads what makes this a KVM host. */
+static int host_modules_load(const struct orders *o, int clock_fd)
+{
+    const char *path = NULL;
+    int r = 0;
+
+    while (r == 0 && (path = order_next(o, "host-module", path))) {
+        if (is_kvm_vendor_module(path))
+            clock_wait(clock_fd);
+        r = module_load(path);
+    }
+    return r;
+}
+
+/* That takes about as long as the way to the root, so another processor does it
+ * meanwhile.  The root takes /sys with it. */
 static pid_t host_modules_start(struct lab *lab)
 {
-    pid_t pid = fork();
+    int clock_fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource",
+                        O_RDONLY | O_CLOEXEC);
+    pid_t pid;
 
+    if (clock_fd < 0)
+        give_up(lab, "the name of the clock: %s", strerror(errno));
+    pid = fork();
     if (pid < 0)
         give_up(lab, "fork: %s", strerror(errno));
     if (pid == 0)
-        _exit(modules_load(&lab->orders, "host-module") < 0);
+        _exit(host_modules_load(&lab->orders, clock_fd) < 0);
+    close(clock_fd);
     return pid;
 }
 
@@ -504,7 +562,7 @@ int main(void)
     oom_score_set("-1000");
     huge_pages_allow();
     host_modules = host_modules_start(&lab);
-    if (modules_load(&lab.orders, "module") < 0)
+    if (root_modules_load(&lab.orders) < 0)
         give_up(&lab, "a module for the ports or the root cannot be loaded");
     lab.relay.control_fd = port_open(&lab, LAB_PORT_CONTROL);
     lab.relay.data_fd = port_open(&lab, LAB_PORT_DATA);

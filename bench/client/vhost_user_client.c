@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* A client of a vhost-user-blk server that does nothing but read, for bench/vhost_user.py:
+/* A client of a vhost-user-blk server that does nothing but read, for bench/vhost_user.py and
+ * bench/qos.py:
  *
- *   vhost-user-client SOCKET DEPTH sleep|poll SECONDS WARMUP SERVER_PID
+ *   vhost-user-client SOCKET DEPTH sleep|poll SECONDS WARMUP SERVER_PID [QUEUES]
  *
  * Random reads of 4 KiB from the disk's first GiB, DEPTH at a time, on one split queue with
- * EVENT_IDX.  "sleep" waits for the server's notification, "poll" looks at the ring.  Prints
- * one line of JSON: I/Os and CPU time of the server per I/O after the warm-up, and latencies
- * from the moment a request was shown to the one in which its answer was found. */
+ * EVENT_IDX, or on QUEUES of them, each with a thread.  "sleep" waits for the server's
+ * notification, "poll" looks at the ring.  Prints one line of JSON: I/Os, of all and of each
+ * queue, and CPU time of the server per I/O after the warm-up; latencies from the moment
+ * a request was shown to the one in which its answer was found; and the least and the most
+ * answers in any second that begins on a tick (0 in a run of less than a second). */
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +35,11 @@
 #define BLOCK_BYTES  4096u
 #define DISK_BLOCKS  (GIB / BLOCK_BYTES)
 #define GUEST_BASE   GIB
-#define SILENCE_MS   10000
+#define QUEUES_MAX   16u
+#define SILENCE_MS   30000
+#define TICK_NS      10000000u
+#define TICKS_MAX    6000u          /* longer runs are not judged by the second behind them */
+#define SECOND_TICKS (1000000000u / TICK_NS)
 #define WANTED       (1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX | \
                       1ull << VHOST_USER_F_PROTOCOL_FEATURES)
 
@@ -50,15 +58,20 @@ struct shared {
 #define STEP_BITS 5
 #define NR_STEPS  (65u << STEP_BITS)
 
+/* One queue of the device. */
 struct client {
     int socket, kick_fd, call_fd;
     bool poll;
-    unsigned depth;
+    unsigned queue, depth;
+    uint64_t start_ns, warmup_ns, length_ns;
+    pthread_t thread;
+    char *memory;               /* all queues' */
     struct shared *shared;
     uint16_t avail_idx, used_idx;
     uint64_t began_ns[DEPTH_MAX];
     uint64_t nr_done, histogram[NR_STEPS];
     uint64_t random;
+    uint32_t tick[TICKS_MAX];   /* answers in each, after the warm-up */
 };
 
 static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...)
@@ -134,49 +147,63 @@ static void server_connect(struct client *c, const char *path)
         die("%s: %s", path, strerror(errno));
 }
 
-static void queue_set_up(struct client *c)
+/* Memory for all queues, and what is agreed on before there is any. */
+static void session_set_up(struct client *c, unsigned nr_queues)
 {
     struct { uint32_t nr, padding; struct vhost_user_region region; } table = { .nr = 1 };
-    struct vhost_user_vring_addr addr = { 0 };
-    size_t bytes = align_up(sizeof(*c->shared), PAGE_SIZE);
+    size_t bytes = align_up(sizeof(*c->shared), PAGE_SIZE) * nr_queues;
+    uint64_t wanted = WANTED | (nr_queues > 1 ? 1ull << VIRTIO_BLK_F_MQ : 0);
+    uint64_t protocol = nr_queues > 1 ? 1ull << VHOST_USER_PROTOCOL_F_MQ : 0;
     int ram = memfd_create("ram", MFD_CLOEXEC);
 
     if (ram < 0 || ftruncate(ram, (off_t)bytes))
         die("memory: %s", strerror(errno));
-    c->shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ram, 0);
-    c->kick_fd = eventfd(0, EFD_CLOEXEC);
-    c->call_fd = eventfd(0, EFD_CLOEXEC);
-    if (c->shared == MAP_FAILED || c->kick_fd < 0 || c->call_fd < 0)
+    c->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ram, 0);
+    if (c->memory == MAP_FAILED)
         die("memory: %s", strerror(errno));
-    if ((ask_u64(c, VHOST_USER_GET_FEATURES) & WANTED) != WANTED)
-        die("the server lacks features: 0x%llx are needed", (unsigned long long)WANTED);
-    send_u64(c, VHOST_USER_SET_FEATURES, WANTED, -1);
-    ask_u64(c, VHOST_USER_GET_PROTOCOL_FEATURES);
-    send_u64(c, VHOST_USER_SET_PROTOCOL_FEATURES, 0, -1);
+    if ((ask_u64(c, VHOST_USER_GET_FEATURES) & wanted) != wanted)
+        die("the server lacks features: 0x%llx are needed", (unsigned long long)wanted);
+    send_u64(c, VHOST_USER_SET_FEATURES, wanted, -1);
+    if ((ask_u64(c, VHOST_USER_GET_PROTOCOL_FEATURES) & protocol) != protocol)
+        die("the server has one queue only");
+    send_u64(c, VHOST_USER_SET_PROTOCOL_FEATURES, protocol, -1);
     send_message(c, VHOST_USER_SET_OWNER, NULL, 0, -1);
     table.region = (struct vhost_user_region){
         .guest_address = GUEST_BASE, .size_bytes = bytes,
-        .user_address = (uintptr_t)c->shared };
+        .user_address = (uintptr_t)c->memory };
     send_message(c, VHOST_USER_SET_MEM_TABLE, &table, sizeof(table), ram);
-    send_message(c, VHOST_USER_SET_VRING_NUM,
-                 &(struct vhost_user_vring_state){ .num = RING_ENTRIES }, 8, -1);
-    send_message(c, VHOST_USER_SET_VRING_BASE, &(struct vhost_user_vring_state){ 0 }, 8, -1);
+    close(ram);
+}
+
+static void queue_set_up(struct client *c)
+{
+    struct vhost_user_vring_addr addr = { .index = c->queue };
+    struct vhost_user_vring_state state = { .index = c->queue, .num = RING_ENTRIES };
+
+    c->shared = (struct shared *)(void *)(c->memory +
+                                          c->queue * align_up(sizeof(*c->shared), PAGE_SIZE));
+    c->kick_fd = eventfd(0, EFD_CLOEXEC);
+    c->call_fd = eventfd(0, EFD_CLOEXEC);
+    if (c->kick_fd < 0 || c->call_fd < 0)
+        die("events: %s", strerror(errno));
+    send_message(c, VHOST_USER_SET_VRING_NUM, &state, 8, -1);
+    state.num = 0;
+    send_message(c, VHOST_USER_SET_VRING_BASE, &state, 8, -1);
     addr.desc = (uintptr_t)c->shared->desc;
     addr.avail = (uintptr_t)c->shared->avail;
     addr.used = (uintptr_t)&c->shared->used;
     send_message(c, VHOST_USER_SET_VRING_ADDR, &addr, sizeof(addr), -1);
-    send_u64(c, VHOST_USER_SET_VRING_CALL, 0, c->call_fd);
-    send_u64(c, VHOST_USER_SET_VRING_KICK, 0, c->kick_fd);
-    send_message(c, VHOST_USER_SET_VRING_ENABLE, &(struct vhost_user_vring_state){ .num = 1 }, 8,
-                 -1);
-    close(ram);
+    send_u64(c, VHOST_USER_SET_VRING_CALL, c->queue, c->call_fd);
+    send_u64(c, VHOST_USER_SET_VRING_KICK, c->queue, c->kick_fd);
+    state.num = 1;
+    send_message(c, VHOST_USER_SET_VRING_ENABLE, &state, 8, -1);
 }
 
 /* ---- the queue ---- */
 
 static uint64_t guest_address(const struct client *c, const void *at)
 {
-    return GUEST_BASE + (uint64_t)((const char *)at - (const char *)c->shared);
+    return GUEST_BASE + (uint64_t)((const char *)at - c->memory);
 }
 
 /* Everything of a slot but the sector stays as it is. */
@@ -263,23 +290,53 @@ static uint64_t step_ns(unsigned step)
     return (uint64_t)(step - (shift << STEP_BITS)) << shift;
 }
 
-static double percentile_us(const struct client *c, double percent)
+/* Of all queues. */
+static double percentile_us(const struct client *c, unsigned nr_queues, double percent)
 {
-    uint64_t left = (uint64_t)((double)c->nr_done * percent / 100);
+    uint64_t left = 0;
 
+    for (unsigned k = 0; k < nr_queues; k++)
+        left += c[k].nr_done;
+    left = (uint64_t)((double)left * percent / 100);
     for (unsigned i = 0; i < NR_STEPS; i++) {
-        if (left < c->histogram[i])
+        uint64_t here = 0;
+
+        for (unsigned k = 0; k < nr_queues; k++)
+            here += c[k].histogram[i];
+        if (left < here)
             return (double)step_ns(i) / 1000;
-        left -= c->histogram[i];
+        left -= here;
     }
     return 0;
+}
+
+/* The least and the most answers of all queues in a second, of those that begin on ticks. */
+static void seconds_compare(const struct client *c, unsigned nr_queues, uint64_t *least,
+                            uint64_t *most)
+{
+    uint64_t nr_ticks = min_of(c->length_ns / TICK_NS, (uint64_t)TICKS_MAX), sum = 0;
+
+    *least = UINT64_MAX;
+    *most = 0;
+    for (uint64_t i = 0; i < nr_ticks; i++) {
+        for (unsigned k = 0; k < nr_queues; k++) {
+            sum += c[k].tick[i];
+            sum -= i >= SECOND_TICKS ? c[k].tick[i - SECOND_TICKS] : 0;
+        }
+        if (i + 1 < SECOND_TICKS)
+            continue;
+        *least = min_of(*least, sum);
+        *most = max_of(*most, sum);
+    }
+    if (nr_ticks < SECOND_TICKS)
+        *least = 0;
 }
 
 /* Takes the answers there are, and asks for as much again. */
 static void answers_take(struct client *c)
 {
     uint16_t until = load_acquire(&c->shared->used.idx);
-    uint64_t at_ns = now_ns();
+    uint64_t at_ns = now_ns(), begin_ns = c->start_ns + c->warmup_ns;
 
     if ((uint16_t)(until - c->used_idx) > c->depth)
         die("the server answered what was not asked");
@@ -290,6 +347,8 @@ static void answers_take(struct client *c)
             die("a read failed");
         c->histogram[step_of(at_ns - c->began_ns[slot])]++;
         c->nr_done++;
+        if (at_ns >= begin_ns && (at_ns - begin_ns) / TICK_NS < TICKS_MAX)
+            c->tick[(at_ns - begin_ns) / TICK_NS]++;
         request_put(c, slot, at_ns);
     }
     requests_show(c);
@@ -336,39 +395,84 @@ static double number(const char *text, double min, double max)
     return value;
 }
 
+static void *queue_main(void *arg)
+{
+    struct client *c = arg;
+
+    for (unsigned i = 0; i < c->depth; i++)
+        request_put(c, i, now_ns());
+    requests_show(c);
+    run_until(c, c->start_ns + c->warmup_ns);
+    c->nr_done = 0;
+    memset(c->histogram, 0, sizeof(c->histogram));
+    run_until(c, c->start_ns + c->warmup_ns + c->length_ns);
+    return NULL;
+}
+
+static void sleep_until(uint64_t ns)
+{
+    struct timespec t = { (time_t)(ns / 1000000000), (long)(ns % 1000000000) };
+
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+        ;
+}
+
+static void report(const struct client *c, unsigned nr_queues, double cpu)
+{
+    double seconds = (double)c->length_ns / 1e9;
+    uint64_t all = 0, least, most;
+
+    for (unsigned k = 0; k < nr_queues; k++)
+        all += c[k].nr_done;
+    if (!all)
+        die("nothing was answered");
+    seconds_compare(c, nr_queues, &least, &most);
+    printf("{\"iops\": %.1f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"server_cpu_us\": %.4f, "
+           "\"second_least\": %llu, \"second_most\": %llu, \"queue_iops\": [",
+           (double)all / seconds, percentile_us(c, nr_queues, 50),
+           percentile_us(c, nr_queues, 99), cpu / (double)all, (unsigned long long)least,
+           (unsigned long long)most);
+    for (unsigned k = 0; k < nr_queues; k++)
+        printf("%s%.1f", k ? ", " : "", (double)c[k].nr_done / seconds);
+    puts("]}");
+}
+
 int main(int argc, char **argv)
 {
-    static struct client c;
-    double cpu, warmup_s, seconds;
-    uint64_t began_ns, ended_ns;
+    static struct client c[QUEUES_MAX];
+    unsigned nr_queues = 1;
+    uint64_t start_ns;
+    double cpu;
 
-    if (argc != 7 || (strcmp(argv[3], "sleep") && strcmp(argv[3], "poll")))
-        die("usage: vhost-user-client SOCKET DEPTH sleep|poll SECONDS WARMUP SERVER_PID");
-    c.depth = (unsigned)number(argv[2], 1, DEPTH_MAX);
-    c.poll = !strcmp(argv[3], "poll");
-    seconds = number(argv[4], 0.01, 3600);
-    warmup_s = number(argv[5], 0, 3600);
-    c.random = 88172645463325252u;
-    server_connect(&c, argv[1]);
-    queue_set_up(&c);
-    slots_make(&c);
-
-    began_ns = now_ns();
-    for (unsigned i = 0; i < c.depth; i++)
-        request_put(&c, i, began_ns);
-    requests_show(&c);
-    run_until(&c, began_ns + (uint64_t)(warmup_s * 1e9));
-    c.nr_done = 0;
-    memset(c.histogram, 0, sizeof(c.histogram));
+    if ((argc != 7 && argc != 8) || (strcmp(argv[3], "sleep") && strcmp(argv[3], "poll")))
+        die("usage: vhost-user-client SOCKET DEPTH sleep|poll SECONDS WARMUP SERVER_PID [QUEUES]");
+    c[0].depth = (unsigned)number(argv[2], 1, DEPTH_MAX);
+    c[0].poll = !strcmp(argv[3], "poll");
+    c[0].length_ns = (uint64_t)(number(argv[4], 0.01, 3600) * 1e9);
+    c[0].warmup_ns = (uint64_t)(number(argv[5], 0, 3600) * 1e9);
+    if (argc == 8)
+        nr_queues = (unsigned)number(argv[7], 1, QUEUES_MAX);
+    server_connect(&c[0], argv[1]);
+    session_set_up(&c[0], nr_queues);
+    for (unsigned k = 0; k < nr_queues; k++) {
+        c[k] = c[0];
+        c[k].queue = k;
+        c[k].random = 88172645463325252u + k;
+        queue_set_up(&c[k]);
+        slots_make(&c[k]);
+    }
+    start_ns = now_ns();
+    for (unsigned k = 0; k < nr_queues; k++)
+        c[k].start_ns = start_ns;
+    for (unsigned k = 0; k < nr_queues; k++)
+        if (pthread_create(&c[k].thread, NULL, queue_main, &c[k]))
+            die("no thread");
+    sleep_until(start_ns + c->warmup_ns);
     cpu = cpu_us(argv[6]);
-    began_ns = now_ns();
-    run_until(&c, began_ns + (uint64_t)(seconds * 1e9));
-    ended_ns = now_ns();
+    sleep_until(start_ns + c->warmup_ns + c->length_ns);
     cpu = cpu_us(argv[6]) - cpu;
-    if (!c.nr_done)
-        die("nothing was answered");
-    printf("{\"iops\": %.0f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"server_cpu_us\": %.4f}\n",
-           (double)c.nr_done * 1e9 / (double)(ended_ns - began_ns), percentile_us(&c, 50),
-           percentile_us(&c, 99), cpu / (double)c.nr_done);
+    for (unsigned k = 0; k < nr_queues; k++)
+        pthread_join(c[k].thread, NULL);
+    report(c, nr_queues, cpu);
     return 0;
 }

@@ -6,17 +6,12 @@
 
 #include "blk/driver.h"
 
-int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err *e)
+static int disk_open(const struct blk_driver *driver, const struct blk_spec *spec,
+                     struct blk_disk **out, struct err *e)
 {
-    const struct blk_driver *driver = blk_driver_find(spec->driver);
-    struct blk_disk *d;
+    struct blk_disk *d = calloc(1, sizeof(*d));
     int rc;
 
-    if (!driver) {
-        err_at(e, NULL, 0, "driver");
-        return err_set(e, EINVAL, "no block driver is called '%s'", spec->driver);
-    }
-    d = calloc(1, sizeof(*d));
     if (!d)
         return err_set(e, ENOMEM, "out of memory");
     d->driver = driver;
@@ -27,6 +22,36 @@ int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err
     }
     *out = d;
     return 0;
+}
+
+/* The disk below a filter is opened by the filter, from the same spec with one filter less. */
+static int filtered_open(const struct blk_spec *spec, struct blk_disk **out, struct err *e)
+{
+    struct blk_spec below = *spec;
+    struct blk_filter_line line;
+    int rc = blk_filters_judge(spec->filters, e);
+
+    if (!rc)
+        rc = blk_filter_line_read(spec->filters, &line, e);
+    if (rc)
+        return rc;
+    below.filters = line.rest;
+    below.options = line.options;
+    rc = disk_open(line.filter, &below, out, e);
+    blk_filter_line_free(&line);
+    return rc;
+}
+
+int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err *e)
+{
+    const struct blk_driver *driver = blk_driver_find(spec->driver);
+
+    if (!driver) {
+        err_at(e, NULL, 0, "driver");
+        return err_set(e, EINVAL, "no block driver is called '%s'", spec->driver);
+    }
+    return spec->filters && *spec->filters ? filtered_open(spec, out, e)
+                                           : disk_open(driver, spec, out, e);
 }
 
 void blk_disk_close(struct blk_disk *d)

@@ -14,16 +14,23 @@
 
 struct blk_disk;
 struct blk_driver;
+struct qos_groups;
 
 /* What is to be opened. */
 struct blk_spec {
     const char *driver;     /* a name from blk_driver_table */
     const char *path;       /* what the driver opens; NULL or "" where it needs none */
+    const char *format;     /* of the image at path, as QEMU calls it, for drivers that have
+                             * it served by another program; NULL: the driver's own */
+    unsigned reconnect_s;   /* how long requests wait for a server that is lost */
     uint64_t size_bytes;    /* for drivers without a medium; others find it out */
     bool readonly;
     bool shared_write;      /* others may write too: the image is not claimed */
     bool no_discard;        /* discard is refused even where the medium can do it */
     bool no_direct;         /* go through the page cache even where O_DIRECT works */
+    const char *filters;    /* filter_options.h; NULL or "": none */
+    const void *options;    /* set by blk_disk_open() for the filter it opens */
+    struct qos_groups *qos_groups;  /* of rate limits that disks share; NULL: there are none */
 };
 
 /* What was opened. */
@@ -32,12 +39,14 @@ struct blk_props {
     uint32_t physical_block_bytes;  /* power of two, at least BLK_SECTOR_BYTES */
     uint32_t discard_granularity_bytes;
     uint32_t discard_alignment_bytes;
+    uint32_t max_queues;            /* that may be open at a time; 0: any number */
     bool readonly;
     bool can_flush;
     bool can_discard;
     bool can_write_zeroes;
     bool direct;                    /* bypasses the host's page cache */
     bool block_device;              /* the medium is one (else a file, or nothing) */
+    bool prompt;                    /* most requests are answered within submit */
 };
 
 /* Opens and, for a medium that others could open as well, claims it: a writer

@@ -4,7 +4,11 @@
  *
  * A filter (rate limit, delay, fault, overlay) is a driver too: its disk opens
  * another disk, each of its queues opens a queue of that one, passing wake_fd
- * down, and submit() forwards to it; nothing here needs to know.
+ * down, and submit() forwards to it (filter.h).  Only its row is in a table of its
+ * own, and it has options of its own (filter_options.h).
+ *
+ * submit() may be called by a thread that has borrowed the queue, for which it must
+ * not wait.  What is not done when it returns is flushed, polled and waited for by the owner.
  *
  * Ranges, alignment, read-only and unsupported operations have been judged by
  * queue.c before a driver sees a request. */
@@ -12,6 +16,7 @@
 #define XENOLITH_BLK_DRIVER_H
 
 #include "blk/disk.h"
+#include "blk/filter_options.h"
 #include "blk/queue.h"
 
 struct blk_driver {
@@ -37,11 +42,28 @@ struct blk_driver {
     void (*poll)(struct blk_queue *q);
     /* As blk_queue_wait(). */
     bool (*wait)(struct blk_queue *q, int64_t timeout_ns);
+    /* For who has to wait for two queues at once: an eventfd of the queue's that has been written
+     * to whenever poll() finds something, until the queue is closed; or -errno. */
+    int (*ready_fd)(struct blk_queue *q);
+    /* As blk_queue_drain(), and how many requests blk_queue_dormant() means, which those
+     * below have taken included; NULL: the driver keeps nothing back on purpose. */
+    void (*drain)(struct blk_queue *q);
+    unsigned (*nr_kept)(const struct blk_queue *q);
+
+    /* A filter's: what may follow its name, read into options_bytes of zeroes and judged
+     * together (NULL: nothing to judge).  open() finds them in spec->options. */
+    const struct blk_option *options;
+    unsigned nr_options;
+    size_t options_bytes;
+    int (*options_judge)(const void *options, struct err *e);
 };
 
-/* Every driver there is, ended by NULL. */
+/* Every driver there is, and every filter; ended by NULL. */
 extern const struct blk_driver *const blk_driver_table[];
+extern const struct blk_driver *const blk_filter_table[];
+/* NULL: there is none of that name. */
 const struct blk_driver *blk_driver_find(const char *name);
+const struct blk_driver *blk_filter_find(const char *name);
 
 struct blk_disk {
     const struct blk_driver *driver;

@@ -32,6 +32,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/atomic.h"
 #include "blk/driver.h"
@@ -59,6 +61,7 @@ struct file_queue {
     struct file_bounce bounce;
     bool wake_armed;
     bool wake_ready;
+    int ready_fd;       /* -1: nobody has asked for it */
 };
 
 enum file_io { FILE_IO_DONE, FILE_IO_MORE };
@@ -125,6 +128,7 @@ static int file_queue_open(struct blk_queue *q, void **queue_state, struct err *
     if (!fq)
         return err_set(e, ENOMEM, "out of memory");
     fq->img = img;
+    fq->ready_fd = -1;
     rc = ring_create(&fq->ring, q->params.nr_reqs);
     if (rc) {
         free(fq);
@@ -152,6 +156,8 @@ static void file_queue_close(struct blk_queue *q)
     struct file_queue *fq = q->queue_state;
 
     io_uring_queue_exit(&fq->ring);
+    if (fq->ready_fd >= 0)
+        close(fq->ready_fd);
     file_bounce_close(&fq->bounce);
     free(fq);
 }
@@ -392,6 +398,24 @@ static bool file_wait(struct blk_queue *q, int64_t timeout_ns)
     return ready;
 }
 
+static int file_ready_fd(struct blk_queue *q)
+{
+    struct file_queue *fq = q->queue_state;
+    int rc;
+
+    if (fq->ready_fd >= 0)
+        return fq->ready_fd;
+    fq->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fq->ready_fd < 0)
+        return -errno;
+    rc = io_uring_register_eventfd(&fq->ring, fq->ready_fd);
+    if (rc) {
+        close(fq->ready_fd);
+        fq->ready_fd = -1;
+    }
+    return rc ? rc : fq->ready_fd;
+}
+
 const struct blk_driver blk_driver_file = {
     .name = "file",
     .summary = "a raw image file or block device of the host",
@@ -404,4 +428,5 @@ const struct blk_driver blk_driver_file = {
     .flush = file_flush,
     .poll = file_poll,
     .wait = file_wait,
+    .ready_fd = file_ready_fd,
 };

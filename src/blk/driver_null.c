@@ -32,6 +32,7 @@ static int null_open(const struct blk_spec *spec, struct blk_props *props, void 
         .can_flush = true,
         .can_discard = !spec->readonly && !spec->no_discard,
         .can_write_zeroes = !spec->readonly,
+        .prompt = true,
     };
     *state = NULL;
     return 0;

@@ -184,6 +184,7 @@ static int image_open(const struct blk_spec *spec, struct file_image *img,
                   direct_enable(img->fd, spec->readonly);
     props->direct = img->direct;
     props->block_device = img->block_device;
+    props->prompt = !img->direct;
     return 0;
 fail:
     file_image_close(img);

@@ -219,6 +219,17 @@ bool blk_queue_wait(struct blk_queue *q, int64_t timeout_ns)
     return q->driver->wait(q, q->done_head ? 0 : timeout_ns);
 }
 
+void blk_queue_drain(struct blk_queue *q)
+{
+    if (q->driver->drain)
+        q->driver->drain(q);
+}
+
+bool blk_queue_dormant(const struct blk_queue *q)
+{
+    return q->nr_inflight && q->driver->nr_kept && q->driver->nr_kept(q) == q->nr_inflight;
+}
+
 unsigned blk_queue_nr_inflight(const struct blk_queue *q)
 {
     return q->nr_inflight;

@@ -34,7 +34,7 @@ enum blk_op {
     BLK_OP_READ,
     BLK_OP_WRITE,
     BLK_OP_FLUSH,           /* what completed before is on the medium after */
-    BLK_OP_DISCARD,         /* contents become undefined (in fact: zero) */
+    BLK_OP_DISCARD,         /* contents become zero, or stay (some NBD servers) */
     BLK_OP_WRITE_ZEROES,
     BLK_NR_OPS,
 };
@@ -92,7 +92,7 @@ struct blk_stats {
 /* Called on the thread that is to own the queue.  0 or -errno. */
 int blk_queue_open(struct blk_disk *d, const struct blk_queue_params *p,
                    struct blk_queue **out, struct err *e);
-/* Nothing may be in flight: reap until blk_queue_nr_inflight() is 0 first. */
+/* Nothing may be in flight: drain and reap until blk_queue_nr_inflight() is 0 first. */
 void blk_queue_close(struct blk_queue *q);
 
 /* An OWNED request with room for nr_iov pieces (at most max_iov), cleared; NULL
@@ -115,6 +115,15 @@ unsigned blk_queue_reap_inline(struct blk_queue *q);
  * passed (negative: no limit).  Flushes first.  True when wake_fd is readable;
  * it is left to the caller to read.  May return early. */
 bool blk_queue_wait(struct blk_queue *q, int64_t timeout_ns);
+
+/* Nothing but the next steps of what is in flight will be submitted: from now on nothing is
+ * held back on purpose (a rate limit, a delay), and what would hang fails.  To be called
+ * before waiting for nothing to be in flight, when that is for the end of the queue. */
+void blk_queue_drain(struct blk_queue *q);
+
+/* All that is in flight is kept on purpose, until a time that blk_queue_wait() knows: to poll
+ * for it would be a waste.  Never true with nothing in flight. */
+bool blk_queue_dormant(const struct blk_queue *q);
 
 /* Submitted and not yet given to complete(). */
 unsigned blk_queue_nr_inflight(const struct blk_queue *q);

@@ -15,13 +15,13 @@
 #include "cmd/lab_modules.h"
 
 /* What init needs for the ports and the root; and what makes L1 a KVM host with
- * taps and loop devices, which is loaded at the same time.  No module is in both
- * lists.  Their dependencies come from modules.dep. */
+ * taps and loop devices, which is loaded at the same time, KVM last, since it has to
+ * wait (lab/init.c).  No module is in both lists.  Their dependencies come from modules.dep. */
 static const char *const lab_root_modules[] = {
     "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay",
 };
 static const char *const lab_host_modules[] = {
-    "kvm-amd", "loop", "tun",
+    "loop", "tun", "kvm-amd",
 };
 
 /* No file of an initramfs is as large; keeps a device or a mistake out. */

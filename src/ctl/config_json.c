@@ -29,12 +29,15 @@ json_t *ctl_config_json_disk(const struct vm_disk *d)
     static const char *const formats[] = {
         [VM_DISK_FORMAT_RAW] = "raw", [VM_DISK_FORMAT_QCOW] = "qcow",
         [VM_DISK_FORMAT_QCOW2] = "qcow2", [VM_DISK_FORMAT_VHD] = "vhd",
-        [VM_DISK_FORMAT_QED] = "qed", [VM_DISK_FORMAT_EMPTY] = "empty",
+        [VM_DISK_FORMAT_QED] = "qed", [VM_DISK_FORMAT_VHDX] = "vhdx",
+        [VM_DISK_FORMAT_VMDK] = "vmdk", [VM_DISK_FORMAT_VDI] = "vdi",
+        [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
-    return json_pack("{s:o, s:s, s:s, s:o, s:i, s:i, s:i, s:b, s:b, s:b}",
+    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:i, s:i, s:i, s:b, s:b, s:b}",
                      "pdev_path", text(d->target), "vdev", d->vdev,
                      "format", formats[d->format], "driver", text(d->driver),
+                     "filters", d->filters ? text(d->filters) : NULL,
                      "removable", d->cdrom, "readwrite", !d->readonly, "is_cdrom", d->cdrom,
                      "discard_enable", d->discard, "direct_io_safe", d->direct_io_safe,
                      "persistent_grants", d->persistent_grants);

@@ -264,11 +264,26 @@ static void consoles_end(struct guest_process *gp)
         close(gp->held_fd[--gp->nr_held]);
 }
 
+static int peer_listen(void *arg, struct err *e)
+{
+    struct guest_process *gp = arg;
+
+    return registry_listen_peer(&gp->entry, e);
+}
+
+static int peer_connect(void *arg, unsigned domid)
+{
+    const struct guest_process *gp = arg;
+
+    return registry_connect_peer(&gp->registry, domid);
+}
+
 static int guest_start(struct guest_process *gp, bool paused, struct err *e)
 {
     const struct vm_guest_params vp = {
         .config = gp->config, .domid = gp->entry.guest.domid, .loop = gp->loop,
         .xenstore_socket = gp->xenstore_socket, .console_log_fd = gp->console_log_fd,
+        .peer_listen = peer_listen, .peer_connect = peer_connect,
         .stopped = guest_stopped, .disk_detached = disk_detached, .arg = gp,
     };
     struct ctl_server_params sp = {

@@ -4,6 +4,7 @@
  * RUN/guest/DOMID/lock     flock: held by the guest's process for its life
  * RUN/guest/DOMID/info     {"name", "uuid", "pid"}
  * RUN/guest/DOMID/ctl.sock the control socket
+ * RUN/guest/DOMID/peer.sock where processes of other guests meet this one
  *
  * An entry whose own lock can be had belongs to a process that died: whoever
  * meets it, holding registry.lock, removes it.  An entry is made, locked and
@@ -65,7 +66,7 @@ static void guest_dir_name(unsigned domid, char *name, size_t size)
 
 static void guest_remove(struct registry *r, unsigned domid)
 {
-    static const char *const files[] = { "ctl.sock", "info", "info.new", "lock" };
+    static const char *const files[] = { "ctl.sock", "peer.sock", "info", "info.new", "lock" };
     char dir[32], path[64];
 
     guest_dir_name(domid, dir, sizeof(dir));
@@ -499,15 +500,18 @@ int registry_kill(struct registry *r, unsigned domid, struct err *e)
 
 /* ---- sockets ---- */
 
-/* /proc/self/fd/N/ctl.sock: a run directory of any length fits a sun_path. */
-static void socket_address(int dir_fd, struct sockaddr_un *un)
+#define CONTROL_SOCKET "ctl.sock"
+#define PEER_SOCKET    "peer.sock"
+
+/* /proc/self/fd/N/NAME: a run directory of any length fits a sun_path. */
+static void socket_address(int dir_fd, const char *name, struct sockaddr_un *un)
 {
     memset(un, 0, sizeof(*un));
     un->sun_family = AF_UNIX;
-    snprintf(un->sun_path, sizeof(un->sun_path), "/proc/self/fd/%d/ctl.sock", dir_fd);
+    snprintf(un->sun_path, sizeof(un->sun_path), "/proc/self/fd/%d/%s", dir_fd, name);
 }
 
-int registry_connect(struct registry *r, unsigned domid)
+static int connect_to(const struct registry *r, unsigned domid, const char *name, int type)
 {
     struct sockaddr_un un;
     char dir[32];
@@ -517,8 +521,8 @@ int registry_connect(struct registry *r, unsigned domid)
     dir_fd = openat(r->dir_fd, dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0)
         return -errno;
-    socket_address(dir_fd, &un);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socket_address(dir_fd, name, &un);
+    fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&un, sizeof(un))) {
         rc = -errno;
         if (fd >= 0)
@@ -528,23 +532,44 @@ int registry_connect(struct registry *r, unsigned domid)
     return rc ? rc : fd;
 }
 
-int registry_listen(struct registry_entry *entry, struct err *e)
+static int listen_at(struct registry_entry *entry, const char *name, int type, struct err *e)
 {
     struct sockaddr_un un;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    socket_address(entry->dir_fd, &un);
+    socket_address(entry->dir_fd, name, &un);
     /* only this process can be in the directory: what is there is its own */
-    unlinkat(entry->dir_fd, "ctl.sock", 0);
+    unlinkat(entry->dir_fd, name, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&un, sizeof(un))
-        || fchmodat(entry->dir_fd, "ctl.sock", 0600, 0) || listen(fd, LISTEN_BACKLOG)) {
-        int rc = err_set(e, errno, "cannot open the control socket: %s", strerror(errno));
+        || fchmodat(entry->dir_fd, name, 0600, 0) || listen(fd, LISTEN_BACKLOG)) {
+        int rc = err_set(e, errno, "cannot open the guest's socket %s: %s", name,
+                         strerror(errno));
 
         if (fd >= 0)
             close(fd);
         return rc;
     }
     return fd;
+}
+
+int registry_connect(struct registry *r, unsigned domid)
+{
+    return connect_to(r, domid, CONTROL_SOCKET, SOCK_STREAM);
+}
+
+int registry_listen(struct registry_entry *entry, struct err *e)
+{
+    return listen_at(entry, CONTROL_SOCKET, SOCK_STREAM, e);
+}
+
+int registry_connect_peer(const struct registry *r, unsigned domid)
+{
+    return connect_to(r, domid, PEER_SOCKET, SOCK_SEQPACKET | SOCK_NONBLOCK);
+}
+
+int registry_listen_peer(struct registry_entry *entry, struct err *e)
+{
+    return listen_at(entry, PEER_SOCKET, SOCK_SEQPACKET, e);
 }
 
 /* ---- life ---- */

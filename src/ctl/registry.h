@@ -73,5 +73,9 @@ int registry_kill(struct registry *r, unsigned domid, struct err *e);
 int registry_connect(struct registry *r, unsigned domid);
 /* The listening control socket of an entry: descriptor, or -errno. */
 int registry_listen(struct registry_entry *entry, struct err *e);
+/* The same for the socket where guests' processes meet (SOCK_SEQPACKET).  Any thread; waits for
+ * nobody (-EAGAIN), and the connection is non-blocking. */
+int registry_connect_peer(const struct registry *r, unsigned domid);
+int registry_listen_peer(struct registry_entry *entry, struct err *e);
 
 #endif

@@ -335,13 +335,14 @@ static void socket_remove(struct vhost_user_blk *v)
 
 static int device_open(struct vhost_user_blk *v, struct err *e)
 {
-    struct vhost_user_params p = {
-        .ops = &device_ops, .device = v, .max_queues = v->params.max_queues,
-    };
+    struct vhost_user_params p = { .ops = &device_ops, .device = v };
     int rc = blk_disk_open(&v->params.disk, &v->disk, e);
 
     if (rc)
         return rc;
+    if (blk_disk_props(v->disk)->max_queues)
+        v->params.max_queues = min_of(v->params.max_queues, blk_disk_props(v->disk)->max_queues);
+    p.max_queues = v->params.max_queues;
     p.name = v->path;
     p.features = device_features(v);
     v->session = vhost_user_session_create(&p);

@@ -22,7 +22,6 @@
 #include "dev/vhost_user_blk_queue.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -40,6 +39,7 @@
 #include "base/atomic.h"
 #include "base/loop.h"
 #include "dev/poll_window.h"
+#include "place/thread.h"
 
 #define TURN_REQUESTS_MIN 16u
 #define TURN_REQUESTS_MAX 32u
@@ -197,12 +197,13 @@ static void *queue_main(void *arg)
     virtqueue_disarm(&q->ring.vq);
     /* pairs with vub_queue_stop() */
     while (!load_acquire(&q->stop)) {
-        if (!queue_turn(q) && !queue_poll(q))
+        if (!queue_turn(q) && (blk_queue_dormant(q->blk) || !queue_poll(q)))
             queue_sleep(q);
     }
     /* nothing but completions is waited for now */
     epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, q->stop_fd, NULL);
     vblk_ring_close(&q->ring);
+    blk_queue_drain(q->blk);
     while (blk_queue_nr_inflight(q->blk)) {
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             blk_queue_wait(q->blk, -1);
@@ -215,21 +216,11 @@ static void *queue_main(void *arg)
 
 static int thread_start(struct vub_queue *q, struct err *e)
 {
-    pthread_attr_t attr;
-    sigset_t all;
-    int rc;
+    /* SIGBUS is what this thread itself causes: mem/lost_pages.h */
+    int rc = place_thread_start(&q->thread, q->name, STACK_BYTES, SIGBUS, queue_main, q);
 
-    /* signals are for the thread that runs the event loop, but for what this one causes */
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, max_of(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
-    pthread_attr_setsigmask_np(&attr, &all);
-    rc = pthread_create(&q->thread, &attr, queue_main, q);
-    pthread_attr_destroy(&attr);
     if (rc)
-        return err_set(e, rc, "no thread for %s: %s", q->name, strerror(rc));
-    pthread_setname_np(q->thread, q->name);
+        return err_set(e, -rc, "no thread for %s: %s", q->name, strerror(-rc));
     while (sem_wait(&q->started))
         ;
     if (q->start_rc)

@@ -357,6 +357,8 @@ int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct 
     rc = blk_disk_open(&p->disk, &v->disk, e);
     if (rc)
         goto fail;
+    if (blk_disk_props(v->disk)->max_queues)
+        v->params.max_queues = min_of(p->max_queues, blk_disk_props(v->disk)->max_queues);
     v->fault_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (v->fault_fd >= 0)
         v->fault_watch = loop_fd_add(p->loop, v->fault_fd, EPOLLIN, fault_seen, v);

@@ -32,7 +32,7 @@
  * several under way, the thread wakes by itself after LOOK_NS, and says so by
  * xen_hostport_awake(): then the guest's doorbells wait for each other, and one wake-up
  * serves many requests.  Both conditions are remembered for some sleeps, since in either
- * a single moment says little.  A guest that waits for each answer is never in this.
+ * a single moment says little.
  *
  * Lending.  What a driver answers at once (null, memory, a hit in the page cache) takes less
  * than to wake a thread.  So a thread that sleeps after work of that kind lends its queue:
@@ -40,7 +40,10 @@
  * It must not wait, so what turns out to take longer is left to the thread, which it rings
  * for.  A guest that keeps several requests under way is served by the thread, which works
  * while the guest makes the next ones; but in a crowd it could not, and there the vCPU's
- * thread serves all that its doorbells have waited for.
+ * thread serves all that its doorbells have waited for.  A vCPU that serves itself, having
+ * the ring's events too, has every answer before it makes the next request: how many the
+ * guest keeps under way cannot be seen then, and each costs an exit.  So when such calls
+ * follow each other fast, the thread is woken to poll, or in a crowd to look.
  *
  * In a crowd the thread also takes its processor from some vCPU when it wakes.  Best from
  * the one that rang, which has left the VM already and most often waits for the answer; to
@@ -49,12 +52,10 @@
 #include "dev/xen_vbd_queue.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +78,7 @@
 #define SERVE_BYTES_MAX   (256 * KIB)
 #define LOOK_NS           2000000
 #define APART_MAX         4u
+#define BRISK_CALLS       32u
 #define STACK_BYTES       ((size_t)256 * KIB)  /* no room for a huge page */
 
 struct vbd_queue {
@@ -93,10 +95,12 @@ struct vbd_queue {
     struct poll_window window;
     uint64_t owed_since_ns;         /* an interrupt is owed to the guest; 0: none */
     uint64_t owed_max_ns;
-    unsigned deep, crowded;         /* sleeps for which either is taken to hold */
+    unsigned busy, crowded;         /* sleeps for which either is taken to hold */
     unsigned apart;                 /* wake-ups in a row away from who rang */
     bool looking;                   /* asleep for LOOK_NS at most */
     bool prompt;                    /* what was taken last, the driver answered at once */
+    uint64_t served_ns;             /* when a vCPU's thread last had served */
+    unsigned brisk;                 /* calls in a row that a polling thread would have met */
     const char *fault;              /* the ring's, for other threads */
     uint64_t interrupts, kicks, sleeps, calls, polls_hit, polls_missed;
 };
@@ -187,9 +191,9 @@ static unsigned queue_take(struct vbd_queue *q, unsigned max)
 
     if (taken) {
         done += blk_queue_reap_inline(q->blk);
-        q->prompt = !blk_queue_nr_inflight(q->blk);
+        q->prompt = blk_disk_props(q->params.disk)->prompt && !blk_queue_nr_inflight(q->blk);
         if (vbd_ring_guest_depth(&q->ring) > 1)
-            q->deep = SLEEPS_REMEMBERED;
+            q->busy = SLEEPS_REMEMBERED;
     }
     return done;
 }
@@ -199,7 +203,7 @@ static unsigned queue_turn(struct vbd_queue *q)
 {
     unsigned done = queue_take(q, TURN_REQUESTS_MAX);
 
-    if (q->deep == SLEEPS_REMEMBERED)
+    if (q->busy == SLEEPS_REMEMBERED)
         xen_hostport_awake(q->params.port);
     blk_queue_flush(q->blk);
     done += blk_queue_reap(q->blk);
@@ -299,17 +303,30 @@ static bool needs_thread(const struct vbd_queue *q)
            vbd_ring_fault(&q->ring);
 }
 
-/* In the thread of vCPU `vcpu`, while the queue is lent; see struct xen_hostcall.  Nobody
- * would pay an interrupt that is owed, so it is raised at once. */
-static bool queue_serve(void *arg, unsigned vcpu)
+/* Counts a call.  True when a vCPU that has its answers itself makes so many at once that an
+ * exit for each is too much: it may keep many requests under way, and none of them is seen
+ * here, since each is answered before it makes the next. */
+static bool calls_are_brisk(struct vbd_queue *q, unsigned vcpu)
 {
-    struct vbd_queue *q = arg;
+    uint64_t gap_ns = loop_now_ns() - q->served_ns;
+
+    if (vcpu != load_relaxed(&q->params.port->link->vcpu) || gap_ns > q->window.max_ns) {
+        q->brisk = 0;
+        return false;
+    }
+    if (++q->brisk < BRISK_CALLS)
+        return false;
+    q->brisk = 0;
+    q->busy = SLEEPS_REMEMBERED;
+    poll_window_hit(&q->window, gap_ns);
+    return true;
+}
+
+static bool ring_serve(struct vbd_queue *q, unsigned vcpu)
+{
     uint64_t began_bytes = q->ring.counters.bytes;
     unsigned turns = 0;
 
-    count(&q->calls);
-    if (needs_thread(q))
-        return false;       /* it has been rung for already */
     do {
         queue_take(q, SERVE_REQUESTS);
         if (vbd_ring_publish(&q->ring))
@@ -317,18 +334,36 @@ static bool queue_serve(void *arg, unsigned vcpu)
         if (needs_thread(q))
             return false;
         if (!vbd_ring_arm(&q->ring))
-            return !q->deep || q->looking;
+            return !q->busy || q->looking;
     } while (++turns < SERVE_TURNS_MAX && q->ring.counters.bytes - began_bytes < SERVE_BYTES_MAX);
     return false;
+}
+
+/* In the thread of vCPU `vcpu`, while the queue is lent; see struct xen_hostcall.  Nobody
+ * would pay an interrupt that is owed, so it is raised at once. */
+static bool queue_serve(void *arg, unsigned vcpu)
+{
+    struct vbd_queue *q = arg;
+    bool brisk, served;
+
+    count(&q->calls);
+    if (needs_thread(q))
+        return false;       /* it has been rung for already */
+    brisk = calls_are_brisk(q, vcpu);
+    served = ring_serve(q, vcpu);
+    q->served_ns = loop_now_ns();
+    if (brisk && !(q->looking && xen_hostport_crowded(q->params.port)))
+        return false;       /* the thread polls, or looks */
+    return served;
 }
 
 /* Unless there is work after all. */
 static void queue_sleep(struct vbd_queue *q)
 {
     struct xen_hostport *port = q->params.port;
-    const bool look = q->deep && q->crowded;
+    const bool look = q->busy && q->crowded;
 
-    q->deep -= q->deep > 0;
+    q->busy -= q->busy > 0;
     q->crowded -= q->crowded > 0;
     if (!look)
         xen_hostport_asleep(port);
@@ -337,7 +372,7 @@ static void queue_sleep(struct vbd_queue *q)
     owed_pay(q);
     count(&q->sleeps);
     q->looking = look;
-    if (port->call && q->prompt && (!q->deep || look) && !blk_queue_nr_inflight(q->blk))
+    if (port->call && q->prompt && (!q->busy || look) && !blk_queue_nr_inflight(q->blk))
         lent_wait(q, look);
     else if (blk_queue_wait(q->blk, look ? LOOK_NS : -1))
         kick_taken(q);
@@ -360,10 +395,11 @@ static void *queue_main(void *arg)
     sem_post(&q->started);
     /* pairs with vbd_queue_stop() */
     while (!load_acquire(&q->stop)) {
-        if (!queue_turn(q) && !queue_poll(q))
+        if (!queue_turn(q) && (blk_queue_dormant(q->blk) || !queue_poll(q)))
             queue_sleep(q);
     }
     vbd_ring_close(&q->ring);
+    blk_queue_drain(q->blk);
     while (blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring)) {
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             queue_sleep(q);
@@ -378,20 +414,10 @@ static void *queue_main(void *arg)
 
 static int thread_start(struct vbd_queue *q, struct err *e)
 {
-    pthread_attr_t attr;
-    sigset_t all;
-    int rc;
+    int rc = place_thread_start(&q->thread, q->name, STACK_BYTES, 0, queue_main, q);
 
-    /* signals are for the thread that runs the event loop */
-    sigfillset(&all);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, max_of(STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
-    pthread_attr_setsigmask_np(&attr, &all);
-    rc = pthread_create(&q->thread, &attr, queue_main, q);
-    pthread_attr_destroy(&attr);
     if (rc)
-        return err_set(e, rc, "no thread for %s: %s", q->name, strerror(rc));
-    pthread_setname_np(q->thread, q->name);
+        return err_set(e, -rc, "no thread for %s: %s", q->name, strerror(-rc));
     while (sem_wait(&q->started))
         ;
     if (q->start_rc)

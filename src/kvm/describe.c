@@ -123,8 +123,9 @@ static void add_internal_error(struct text *t, const struct kvm_run *run)
 
 static void add_mmio(struct text *t, const struct kvm_run *run)
 {
-    add(t, "%s of %u bytes at guest-physical 0x%llx, where nothing is",
-        run->mmio.is_write ? "write" : "read", run->mmio.len, run->mmio.phys_addr);
+    add(t, "%s of %u bytes at guest-physical 0x%llx, where nothing is%s",
+        run->mmio.is_write ? "write" : "read", run->mmio.len, run->mmio.phys_addr,
+        run->mmio.is_write ? " that may be written to" : "");
     if (run->mmio.is_write) {
         add(t, ", data");
         add_bytes(t, run->mmio.data, min_of(run->mmio.len, array_size(run->mmio.data)));
@@ -149,7 +150,8 @@ void kvm_vcpu_describe_failure(struct kvm_vcpu *v, int run_errno, char *buf, siz
     buf[0] = '\0';
     add(&t, "vCPU %u: ", v->id);
     if (run_errno) {
-        add(&t, "KVM_RUN: %s", strerror(run_errno));
+        add(&t, "KVM_RUN: %s%s", strerror(run_errno),
+            run_errno == EFAULT ? ": memory where the host shows nothing" : "");
     } else {
         switch (run->exit_reason) {
         case KVM_EXIT_SHUTDOWN:

@@ -14,6 +14,7 @@ struct kvm_vm {
     int fd;
     const struct guest_mem *mem;
     unsigned nr_vcpus;
+    uint32_t nr_slots;                  /* of memory, in use */
     uint32_t apic_id_max;               /* largest destination of an interrupt */
     uint32_t nr_gsis;
     size_t run_bytes;                   /* of struct kvm_run and what follows it */

@@ -18,6 +18,8 @@ static const struct {
     const char *name;
 } required_capabilities[] = {
     { KVM_CAP_USER_MEMORY,          "KVM_CAP_USER_MEMORY" },
+    { KVM_CAP_SYNC_MMU,             "KVM_CAP_SYNC_MMU" },
+    { KVM_CAP_READONLY_MEM,         "KVM_CAP_READONLY_MEM" },
     { KVM_CAP_IRQCHIP,              "KVM_CAP_IRQCHIP" },
     { KVM_CAP_IRQ_ROUTING,          "KVM_CAP_IRQ_ROUTING" },
     { KVM_CAP_IRQFD,                "KVM_CAP_IRQFD" },

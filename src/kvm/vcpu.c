@@ -11,6 +11,16 @@
 #include "base/atomic.h"
 #include "kvm/internal.h"
 
+/* A vCPU begins with the TSC rate that KVM found when it was loaded, or its VM was made.
+ * Linux may have measured its TSC again since; where the processor cannot scale the TSC the
+ * vCPU then has the host's all the same, but KVM reckons its timers with a multiplier that
+ * was never set.  0 stands for the host's rate as it is known now.  A KVM that refuses has
+ * no rate to choose. */
+static void take_host_tsc_rate(const struct kvm_vcpu *v)
+{
+    (void)ioctl(v->fd, KVM_SET_TSC_KHZ, 0);
+}
+
 int kvm_vcpu_create(struct kvm_vm *vm, unsigned id, struct kvm_vcpu **out, struct err *e)
 {
     struct kvm_vcpu *v;
@@ -34,6 +44,7 @@ int kvm_vcpu_create(struct kvm_vm *vm, unsigned id, struct kvm_vcpu **out, struc
         ret = err_set(e, errno, "mapping vCPU %u: %s", id, strerror(errno));
         goto err_close;
     }
+    take_host_tsc_rate(v);
     *out = v;
     return 0;
 

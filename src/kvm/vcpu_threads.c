@@ -9,7 +9,6 @@
 #include "kvm/vcpu_threads.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -63,10 +62,6 @@ static void *vcpu_thread_main(void *arg)
     struct vcpu_thread *me = arg;
     struct kvm_vcpu_threads *t = me->all;
     bool left_for_good = false;
-    char name[16];
-
-    snprintf(name, sizeof(name), "vcpu %u", kvm_vcpu_id(me->vcpu));
-    pthread_setname_np(pthread_self(), name);
 
     t->cpus[me - t->thread] = place_thread_cpu();
     pthread_mutex_lock(&t->lock);
@@ -92,20 +87,15 @@ static void request_all(struct kvm_vcpu_threads *t, uint32_t bits)
 
 static int create_thread(struct vcpu_thread *v, struct err *e)
 {
-    pthread_attr_t attr;
-    sigset_t mask;
+    char name[16];
     int ret;
 
-    sigfillset(&mask);
-    sigdelset(&mask, KVM_KICK_SIGNAL);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, max_of(KVM_VCPU_STACK_BYTES, (size_t)PTHREAD_STACK_MIN));
-    pthread_attr_setsigmask_np(&attr, &mask);
-    ret = pthread_create(&v->thread, &attr, vcpu_thread_main, v);
-    pthread_attr_destroy(&attr);
+    snprintf(name, sizeof(name), "vcpu %u", kvm_vcpu_id(v->vcpu));
+    ret = place_thread_start(&v->thread, name, KVM_VCPU_STACK_BYTES, KVM_KICK_SIGNAL,
+                             vcpu_thread_main, v);
     if (ret)
-        return err_set(e, ret, "cannot start the thread of vCPU %u: %s", kvm_vcpu_id(v->vcpu),
-                       strerror(ret));
+        return err_set(e, -ret, "cannot start the thread of vCPU %u: %s", kvm_vcpu_id(v->vcpu),
+                       strerror(-ret));
     return 0;
 }
 

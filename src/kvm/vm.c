@@ -75,23 +75,31 @@ static int set_own_pages(struct kvm_vm *vm, gpa_t own, struct err *e)
     return 0;
 }
 
+int kvm_vm_show(struct kvm_vm *vm, gpa_t base, void *host, uint64_t bytes, bool readonly,
+                struct err *e)
+{
+    struct kvm_userspace_memory_region slot = {
+        .slot = vm->nr_slots, .flags = readonly ? KVM_MEM_READONLY : 0,
+        .guest_phys_addr = base.v, .memory_size = bytes, .userspace_addr = (uintptr_t)host,
+    };
+
+    if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+        return err_set(e, errno, "KVM refuses guest memory at 0x%llx, 0x%llx bytes: %s",
+                       (unsigned long long)base.v, (unsigned long long)bytes, strerror(errno));
+    vm->nr_slots++;
+    return 0;
+}
+
 static int set_memory(struct kvm_vm *vm, struct err *e)
 {
-    for (unsigned i = 0; i < vm->mem->nr_regions; i++) {
-        const struct guest_mem_region *r = &vm->mem->region[i];
-        struct kvm_userspace_memory_region slot = {
-            .slot = i,
-            .guest_phys_addr = r->base.v,
-            .memory_size = r->size_bytes,
-            .userspace_addr = (uintptr_t)r->host,
-        };
+    int rc = 0;
 
-        if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
-            return err_set(e, errno, "KVM refuses guest memory at 0x%llx, 0x%llx bytes: %s",
-                           (unsigned long long)r->base.v, (unsigned long long)r->size_bytes,
-                           strerror(errno));
+    for (unsigned i = 0; i < vm->mem->nr_regions && !rc; i++) {
+        const struct guest_mem_region *r = &vm->mem->region[i];
+
+        rc = kvm_vm_show(vm, r->base, r->host, r->size_bytes, false, e);
     }
-    return 0;
+    return rc;
 }
 
 static int enable_cap(struct kvm_vm *vm, uint32_t cap, uint64_t arg)

@@ -26,6 +26,13 @@ struct kvm_vm_params {
 /* 0 or -errno with e filled and nothing left open. */
 int kvm_vm_create(const struct kvm_vm_params *p, struct kvm_vm **out, struct err *e);
 
+/* Shows bytes of the process's memory at host, whole pages, at base, clear of all other memory.
+ * What is mapped there may change at any time, and the guest's view follows.  Where nothing is
+ * mapped, or for a write to what is readonly, the vCPU fails.  host must stay until the VM is
+ * gone.  Before any vCPU runs.  0 or -errno. */
+int kvm_vm_show(struct kvm_vm *vm, gpa_t base, void *host, uint64_t bytes, bool readonly,
+                struct err *e);
+
 /* The vCPUs must have been freed before.  NULL is allowed. */
 void kvm_vm_free(struct kvm_vm *vm);
 

@@ -2,11 +2,38 @@
 #include "place/thread.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
-#include <stddef.h>
+#include <signal.h>
+#include <stdio.h>
 #if __has_include(<sys/rseq.h>)
 #include <sys/rseq.h>
 #endif
+
+#include "base/types.h"
+
+int place_thread_start(pthread_t *out, const char *name, size_t stack_bytes, int signal,
+                       void *(*main)(void *), void *arg)
+{
+    char short_name[16];
+    pthread_attr_t attr;
+    sigset_t blocked;
+    int rc;
+
+    sigfillset(&blocked);
+    if (signal)
+        sigdelset(&blocked, signal);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, max_of(stack_bytes, (size_t)PTHREAD_STACK_MIN));
+    pthread_attr_setsigmask_np(&attr, &blocked);
+    rc = pthread_create(out, &attr, main, arg);
+    pthread_attr_destroy(&attr);
+    if (rc)
+        return -rc;
+    snprintf(short_name, sizeof(short_name), "%s", name);
+    pthread_setname_np(*out, short_name);
+    return 0;
+}
 
 const uint32_t *place_thread_cpu(void)
 {

@@ -6,6 +6,8 @@
  * Guest-physical layout, which the guest knows as machine memory:
  *
  *   SHIM_GPA      the shim's region, SHIM_REGION_BYTES, offsets SHIM_OFF_*
+ *   PEER_GPA      windows in which pages show that other guests grant: one for pages that
+ *                 may be written to, then one for pages that may not
  *   RAM_GPA       guest RAM, contiguous: pseudo-physical frame p is machine
  *                 frame (RAM_GPA >> 12) + p at start of day
  *   after RAM     (2 MiB aligned) what grows with RAM: the shim's page tables,
@@ -30,6 +32,9 @@
 
 #define SHIM_GPA          ((uint64_t)0x10000000)
 #define SHIM_REGION_BYTES (32 * MIB)
+#define PEER_GPA          ((uint64_t)0x20000000)
+#define PEER_PAGES        4096                          /* in each window */
+#define PEER_BYTES        (PEER_PAGES * PAGE_SIZE)
 #define RAM_GPA           (4 * GIB)
 
 #define SHIM_OFF_BOOT        0x00000        /* struct shim_boot */
@@ -60,6 +65,7 @@
 #define SHIM_IO_CRASH     0x0530    /* n bytes in text[]: why the shim ends the guest */
 #define SHIM_IO_LINK      0x0534    /* number of a link whose state or vcpu changed */
 #define SHIM_IO_RELEASE   0x0538    /* n frame numbers in text[]: RAM to give back */
+#define SHIM_IO_PEER      0x053c    /* struct shim_peer_call in text[]; returns when done */
 
 #define SHIM_TEXT_BYTES   2048
 
@@ -130,6 +136,33 @@ struct shim_status {
     uint64_t nr_pages;          /* that the guest holds */
 };
 
+/* What the shim asks of the process about other guests.  The process answers in place; what
+ * has an answer is filled when `result` is 0. */
+enum shim_peer_op {
+    SHIM_PEER_EXISTS,           /* domid: 0 or -ESRCH */
+    SHIM_PEER_PORT_WAIT,        /* port waits for domid, by id: 0 or -errno */
+    SHIM_PEER_PORT_BIND,        /* port to domid's peer_port: 0 or -errno; link */
+    SHIM_PEER_PORT_CLOSE,       /* port */
+    /* results are GNTST_* */
+    SHIM_PEER_GRANT_MAP,        /* domid's ref, for reading or (write) writing; mfn, of a window */
+    SHIM_PEER_GRANT_UNMAP,      /* mfn, once for each time it was the answer */
+    SHIM_PEER_GRANT_HOLD,       /* domid's ref, to be copied; hold, and what the entry says */
+    SHIM_PEER_GRANT_DROP,       /* hold */
+    SHIM_PEER_COPY,             /* bytes, between ends */
+};
+
+struct shim_peer_call {
+    uint32_t op;                /* enum shim_peer_op */
+    int32_t result;
+    uint32_t domid, port, peer_port, id, link;
+    uint32_t ref, write, hold;
+    uint32_t offset, length;    /* of the frame that is granted, what may be used */
+    uint32_t transitive, trans_domid, trans_ref;
+    uint32_t bytes;
+    uint64_t mfn;
+    struct gnttab_peer_end from, to;
+};
+
 /* Links whose `request` the shim should look at: the process sets bits, then any,
  * then raises the link's interrupt.  And what it says of the host. */
 struct shim_requests {
@@ -158,6 +191,9 @@ struct shim_vcpu_status {
 _Static_assert(sizeof(struct shim_boot) <= SHIM_OFF_SHARED_INFO - SHIM_OFF_BOOT, "boot record");
 _Static_assert(sizeof(struct shim_status) <= SHIM_OFF_REQUESTS - SHIM_OFF_STATUS, "status");
 _Static_assert(sizeof(struct shim_vcpu_status) <= PAGE_SIZE, "status page");
+_Static_assert(sizeof(struct shim_peer_call) <= SHIM_TEXT_BYTES, "calls about peers");
+_Static_assert(SHIM_GPA + SHIM_REGION_BYTES <= PEER_GPA && PEER_GPA + 2 * PEER_BYTES <= RAM_GPA,
+               "layout");
 _Static_assert(SHIM_OFF_VCPU_STATUS + SHIM_VCPUS_MAX * PAGE_SIZE <= SHIM_OFF_WAKERS, "layout");
 _Static_assert(SHIM_OFF_WAKERS + SHIM_VCPUS_MAX * sizeof(struct xen_hostwaker) <=
                SHIM_OFF_LINKS, "layout");

@@ -73,7 +73,8 @@ static int64_t pirq_map(uint64_t arg_va, uint64_t bytes)
 
     if (guest_read(&op, arg_va, bytes))
         return -XEN_EFAULT;
-    return memory_self(op.domid) || op.domid == 0 ? -XEN_EPERM : -XEN_ESRCH;
+    return memory_self(op.domid) || op.domid == 0 || peer_exists(op.domid) ? -XEN_EPERM
+                                                                           : -XEN_ESRCH;
 }
 
 static int64_t manage_pci_add_ext(uint64_t arg_va)

@@ -23,7 +23,10 @@ static void vcpu_kick(void *ctx, unsigned vcpu)
 
 static void host_send(void *ctx, uint32_t port, uint32_t link)
 {
-    doorbell_send(shim_vcpu_current(), port, link);
+    if (link == EVTCHN_NO_LINK)
+        io_out32(XEN_DOORBELL_IO_PORT, port);
+    else
+        doorbell_send(shim_vcpu_current(), port, link);
 }
 
 static void link_serve_on(uint32_t link, unsigned vcpu)
@@ -64,6 +67,48 @@ static void host_moved(void *ctx, uint32_t port, uint32_t link, unsigned vcpu)
     link_vcpu_told(link, vcpu);
 }
 
+static int peer_wait(void *ctx, uint32_t port, domid_t peer, uint32_t id)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_PORT_WAIT, .port = port, .domid = peer, .id = id };
+
+    peer_call(shim_vcpu_current(), &c);
+    return c.result;
+}
+
+static int peer_bind(void *ctx, uint32_t port, domid_t peer, uint32_t peer_port, uint32_t *link)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_PORT_BIND, .port = port, .domid = peer,
+                                .peer_port = peer_port };
+
+    peer_call(shim_vcpu_current(), &c);
+    if (c.result)
+        return c.result;
+    *link = c.link;
+    store_release(&shim_domain.links[c.link].state, XEN_HOSTLINK_BOUND);
+    return 0;
+}
+
+static void peer_closed(void *ctx, uint32_t port, uint32_t link)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_PORT_CLOSE, .port = port };
+
+    if (link != EVTCHN_NO_LINK) {
+        link_serve_on(link, SHIM_VCPUS_MAX);
+        store_release(&shim_domain.links[link].state, XEN_HOSTLINK_CLOSED);
+    }
+    peer_call(shim_vcpu_current(), &c);
+}
+
+static uint32_t peer_port(void *ctx, uint32_t link)
+{
+    return load_relaxed(&shim_domain.links[link].peer_port);
+}
+
+static bool peer_there(void *ctx, domid_t peer)
+{
+    return peer_exists(peer);
+}
+
 static void *gfn_map(void *ctx, uint64_t gfn)
 {
     return mmu_frame_held(gfn) ? shim_dm(gfn << PAGE_SHIFT) : NULL;
@@ -74,6 +119,8 @@ void event_init(void)
     static const struct evtchn_ops ops = {
         .page_alloc = shim_page_alloc, .vcpu_kick = vcpu_kick, .host_send = host_send,
         .host_closed = host_closed, .host_moved = host_moved, .gfn_map = gfn_map,
+        .peer_wait = peer_wait, .peer_bind = peer_bind, .peer_closed = peer_closed,
+        .peer_port = peer_port, .peer_exists = peer_there,
     };
     const struct shim_boot *b = shim_domain.boot;
     const uint32_t port[2] = { b->store_port, b->console_port };
@@ -93,8 +140,10 @@ void event_init(void)
 static void link_bind(uint32_t link)
 {
     struct xen_hostlink *l = &shim_domain.links[link];
+    uint32_t port = load_relaxed(&l->port), id = load_relaxed(&l->peer_id);
     /* binding tells host_moved() where the port's events go */
-    int rc = evtchn_host_bind(&shim_domain.evtchn, load_relaxed(&l->port), link);
+    int rc = id ? evtchn_peer_attach(&shim_domain.evtchn, port, id, link)
+                : evtchn_host_bind(&shim_domain.evtchn, port, link);
 
     store_release(&l->state, rc ? XEN_HOSTLINK_REFUSED : XEN_HOSTLINK_BOUND);
     if (rc)
@@ -116,7 +165,7 @@ static void link_unbind(uint32_t link)
     io_out32(SHIM_IO_LINK, link);
 }
 
-static void requests_serve(void)
+static void requests_serve_locked(void)
 {
     struct shim_requests *q = requests();
 
@@ -142,9 +191,18 @@ static void requests_serve(void)
     }
 }
 
+/* When this returns, all that was asked before has been done. */
+static void requests_serve(void)
+{
+    spin_lock(&shim_domain.requests_lock);
+    requests_serve_locked();
+    spin_unlock(&shim_domain.requests_lock);
+}
+
 void event_links_serve(struct shim_vcpu *v)
 {
-    requests_serve();
+    if (load_relaxed(&requests()->any))
+        requests_serve();
     for (unsigned w = 0; w < array_size(shim_domain.link_vcpu_mask[0]); w++) {
         uint64_t bits = load_relaxed(&shim_domain.link_vcpu_mask[v->id][w]);
 
@@ -203,6 +261,9 @@ int64_t event_channel_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
         return -XEN_ENOSYS;
     if (guest_read(arg, arg_va, shape->arg_bytes))
         return -XEN_EFAULT;
+    /* what a peer has done by now shows */
+    if (cmd == EVTCHNOP_status || cmd == EVTCHNOP_close || cmd == EVTCHNOP_bind_vcpu)
+        requests_serve();
     rc = evtchn_op_call(&shim_domain.evtchn, (unsigned)cmd, arg);
     if (rc == -ERESTART)
         return hypercall_again(v, __HYPERVISOR_event_channel_op, EVTCHNOP_RESET_CONT, arg_va, 0,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* HYPERVISOR_grant_table_op (public/grant_table.h): the guest's side of the Xen
- * core's grant table, and the page tables its own grants are mapped in. */
+ * core's grant table, and the page tables that grants are mapped in. */
 #include "shim/mmu.h"
 #include "shim/shim.h"
 
@@ -69,8 +69,65 @@ static int16_t unmap(void *ctx, uint64_t host_addr, uint64_t new_addr, uint32_t 
     return GNTST_okay;
 }
 
+static bool peer_there(void *ctx, domid_t domid)
+{
+    return peer_exists(domid);
+}
+
+static int16_t peer_map(void *ctx, domid_t domid, grant_ref_t ref, bool write, uint64_t *mfn)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_GRANT_MAP, .domid = domid, .ref = ref,
+                                .write = write };
+
+    peer_call(shim_vcpu_current(), &c);
+    *mfn = c.mfn;
+    return (int16_t)c.result;
+}
+
+static void peer_unmap(void *ctx, uint64_t mfn)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_GRANT_UNMAP, .mfn = mfn };
+
+    peer_call(shim_vcpu_current(), &c);
+}
+
+static int16_t peer_hold(void *ctx, domid_t domid, grant_ref_t ref, bool write,
+                         struct gnttab_grant *grant, uint32_t *hold)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_GRANT_HOLD, .domid = domid, .ref = ref,
+                                .write = write };
+
+    peer_call(shim_vcpu_current(), &c);
+    *grant = (struct gnttab_grant){
+        .offset = (uint16_t)c.offset, .length = (uint16_t)c.length, .transitive = c.transitive,
+        .trans_domid = (domid_t)c.trans_domid, .trans_ref = c.trans_ref,
+    };
+    *hold = c.hold;
+    return (int16_t)c.result;
+}
+
+static void peer_drop(void *ctx, uint32_t hold)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_GRANT_DROP, .hold = hold };
+
+    peer_call(shim_vcpu_current(), &c);
+}
+
+static int16_t peer_copy(void *ctx, const struct gnttab_peer_end *from,
+                         const struct gnttab_peer_end *to, uint32_t bytes)
+{
+    struct shim_peer_call c = { .op = SHIM_PEER_COPY, .from = *from, .to = *to, .bytes = bytes };
+
+    peer_call(shim_vcpu_current(), &c);
+    return (int16_t)c.result;
+}
+
 void grant_init(void)
 {
+    static const struct gnttab_peers peers = {
+        .exists = peer_there, .map = peer_map, .unmap = peer_unmap, .hold = peer_hold,
+        .drop = peer_drop, .copy = peer_copy,
+    };
     static const struct gnttab_mapper mapper = {
         .frame_ok = frame_ok, .frame_writable = frame_writable, .copy = copy,
         .frames_mapped = frames_mapped, .map = map, .unmap = unmap,
@@ -86,6 +143,7 @@ void grant_init(void)
 
     gnttab_init(&shim_domain.gnttab, &p);
     gnttab_mapper_set(&shim_domain.gnttab, &mapper, NULL);
+    gnttab_peers_set(&shim_domain.gnttab, &peers, NULL);
     gnttab_seed(&shim_domain.gnttab, GNTTAB_RESERVED_CONSOLE, 0, b->console_mfn);
     gnttab_seed(&shim_domain.gnttab, GNTTAB_RESERVED_XENSTORE, 0, b->store_mfn);
 }

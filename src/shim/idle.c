@@ -74,6 +74,7 @@ static bool poll_window(struct shim_vcpu *v, idle_over *over, uint64_t began_ns)
             return false;
         last = now;
         cpu_interrupt_window();
+        time_attend(v, now);
         event_links_serve(v);
     }
     return true;

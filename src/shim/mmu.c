@@ -212,6 +212,16 @@ static bool entry_opens_table(uint64_t pte, unsigned level)
     return below && (level == 1 || (pte_is_link(pte, level) && below == level));
 }
 
+/* The entry would show a page of another guest's, which only a grant may do.  One that does
+ * may be changed, but for what is mapped and whether it may be written to. */
+static bool entry_shows_peer(uint64_t pte, uint64_t old)
+{
+    const uint64_t fixed = PTE_FRAME | PTE_PRESENT | PTE_WRITE;
+
+    return (pte & PTE_PRESENT) && pte_frame(pte) - (PEER_GPA >> PAGE_SHIFT) < 2 * PEER_PAGES &&
+           (pte & fixed) != (old & fixed);
+}
+
 /* Writes one entry of the table in frame mfn, with Xen's answer. */
 static int64_t entry_write(uint64_t maddr, uint64_t pte, bool preserve_ad)
 {
@@ -225,11 +235,11 @@ static int64_t entry_write(uint64_t maddr, uint64_t pte, bool preserve_ad)
     if (hole_slot(slot) && (level == 4 || mmu_root_in_use(mfn)))
         return -XEN_EINVAL;
     pte = pte_adjust(pte, level, slot);
-    if (entry_opens_table(pte, level))
+    e = (uint64_t *)shim_dm(mfn << PAGE_SHIFT) + slot;
+    if (entry_opens_table(pte, level) || entry_shows_peer(pte, load_relaxed(e)))
         return -XEN_EINVAL;
     if (pte_is_link(pte, level) && !pte_is_linear(mfn, pte, level))
         mmu_table_mark(pte_frame(pte), level - 1);
-    e = (uint64_t *)shim_dm(mfn << PAGE_SHIFT) + slot;
     if (!preserve_ad) {
         store_relaxed(e, pte);
         return 0;
@@ -296,8 +306,8 @@ int64_t mmu_foreign(domid_t domid)
     case DOMID_IO:
     case DOMID_XEN:
         return -XEN_EPERM;
-    default:                /* its own number too: that is not foreign */
-        return -XEN_ESRCH;
+    default:                /* its own number is not foreign: no such domain */
+        return domid != shim_domain.boot->domid && peer_exists(domid) ? -XEN_EPERM : -XEN_ESRCH;
     }
 }
 
@@ -382,7 +392,7 @@ int64_t mmu_update_va_mapping(struct shim_vcpu *v, uint64_t va, uint64_t val, ui
 {
     uint64_t *e = mmu_entry_at(v, va, false);
 
-    if (!e || !mmu_entry_set(e, val))
+    if (!e || entry_shows_peer(val, load_relaxed(e)) || !mmu_entry_set(e, val))
         return -XEN_EINVAL;
     return flush_by_flags(v, va, flags);
 }

@@ -11,7 +11,7 @@
 /* -ESRCH: no such domain. */
 static int64_t domain_find(domid_t domid)
 {
-    return memory_self(domid) || domid == 0 ? 0 : -XEN_ESRCH;
+    return memory_self(domid) || domid == 0 || peer_exists(domid) ? 0 : -XEN_ESRCH;
 }
 
 /* The same for calls about another domain: its own number is not permitted, and
@@ -20,7 +20,7 @@ static int64_t domain_find_other(domid_t domid)
 {
     if (domid == shim_domain.boot->domid)
         return -XEN_EPERM;
-    return domid == 0 ? 0 : -XEN_ESRCH;
+    return domid == 0 || peer_exists(domid) ? 0 : -XEN_ESRCH;
 }
 
 static int64_t add_to_physmap(uint64_t start, uint64_t arg_va)

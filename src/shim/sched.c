@@ -79,7 +79,8 @@ int64_t sched_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va)
     case SCHEDOP_remote_shutdown:
         if (guest_read(&remote, arg_va, sizeof(remote)))
             return -XEN_EFAULT;
-        return remote.domain_id == shim_domain.boot->domid ? -XEN_EPERM : -XEN_ESRCH;
+        return remote.domain_id == shim_domain.boot->domid || peer_exists(remote.domain_id)
+               ? -XEN_EPERM : -XEN_ESRCH;
     case SCHEDOP_pin_override:
         return -XEN_EPERM;
     default:

@@ -122,6 +122,7 @@ struct shim_vcpu {
     bool poll_timed;            /* SCHEDOP_poll has a timeout */
     uint32_t exit_ns;           /* what an exit of the VM costs */
     uint32_t idle_poll_ns;      /* how long to poll before HLT; see idle.c */
+    uint64_t due_ns;            /* the next of all deadlines, as time_arm() saw them; 0: none */
     uint64_t armed_tsc;         /* what the LAPIC holds; 0: nothing */
 
     struct shim_doorbells doorbells;
@@ -161,6 +162,7 @@ struct shim_domain {
     struct spinlock watchdog_lock;
     uint64_t watchdog_ns[SHIM_WATCHDOGS];   /* when each runs out; 0: not in use */
     bool fsgsbase;              /* the guest may be shown the instructions for bases */
+    struct spinlock requests_lock;  /* what the host asks of links is done in order */
     uint64_t link_vcpu_mask[SHIM_VCPUS_MAX][XEN_HOSTLINK_MAX / 64]; /* links a vCPU serves */
     struct evtchn_domain evtchn;
     struct gnttab gnttab;
@@ -321,7 +323,11 @@ void apic_ipi(unsigned vcpu, unsigned vector);
 uint64_t time_now_ns(void);
 void time_init(struct shim_vcpu *v);
 void time_publish(unsigned vcpu, struct vcpu_info *vi);
+/* Deadlines may have changed: serves those that have passed, sets the LAPIC for the rest. */
 void time_arm(struct shim_vcpu *v);
+/* Serves those that have passed; the LAPIC is as it was. */
+void time_attend(struct shim_vcpu *v, uint64_t now_ns);
+/* The LAPIC's has come. */
 void time_expired(struct shim_vcpu *v);
 int64_t time_set_singleshot(struct shim_vcpu *v, uint64_t timeout_ns, bool must_be_future);
 int64_t time_set_periodic(struct shim_vcpu *v, uint64_t period_ns);
@@ -372,6 +378,11 @@ int64_t dm_op(domid_t domid, uint64_t nr_bufs, uint64_t bufs_va);
 /* grant.c */
 void grant_init(void);
 int64_t grant_table_op(struct shim_vcpu *v, uint64_t cmd, uint64_t arg_va, uint64_t count);
+
+/* peer.c: other guests */
+/* Makes the call, through the process, and waits; the result is in c. */
+void peer_call(struct shim_vcpu *v, struct shim_peer_call *c);
+bool peer_exists(domid_t domid);
 
 /* version.c */
 int64_t xen_version(uint64_t cmd, uint64_t arg_va);

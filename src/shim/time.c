@@ -6,7 +6,9 @@
  *
  * One LAPIC deadline serves all timers of a vCPU.  Writing it leaves the VM, so it
  * is written only to make it earlier: a timer that was stopped or put off lets
- * the old deadline come, which then finds nothing due and sets the next one. */
+ * the old deadline come, which then finds nothing due and sets the next one.  And a
+ * deadline that has passed is served by whoever notices, an idle vCPU that polls not
+ * least, without waiting for the interrupt, which the host may deliver late. */
 #include "shim/cpu.h"
 #include "shim/shim.h"
 
@@ -72,29 +74,23 @@ static void earliest(uint64_t *next, uint64_t when)
         *next = when;
 }
 
-void time_arm(struct shim_vcpu *v)
+/* The next deadline; 0: none. */
+static uint64_t due_ns(const struct shim_vcpu *v)
 {
-    uint64_t next = 0, tsc;
+    uint64_t next = 0;
 
     earliest(&next, v->singleshot_ns);
     earliest(&next, v->periodic_next_ns);
     earliest(&next, v->poll_ns);
     earliest(&next, watchdog_next_ns());
-    if (!next)
-        return;
-    tsc = ns_to_tsc(next);
-    if (v->armed_tsc && v->armed_tsc <= tsc && v->armed_tsc > rdtsc_ordered())
-        return;
-    v->armed_tsc = tsc;
-    wrmsr(MSR_IA32_TSC_DEADLINE, tsc);
+    return next;
 }
 
-void time_expired(struct shim_vcpu *v)
+/* What is due now is over. */
+static void expire(struct shim_vcpu *v, uint64_t now)
 {
-    uint64_t now = time_now_ns();
     bool due = false;
 
-    v->armed_tsc = 0;
     watchdog_expire(now);
     if (v->singleshot_ns && v->singleshot_ns <= now) {
         v->singleshot_ns = 0;
@@ -110,6 +106,34 @@ void time_expired(struct shim_vcpu *v)
         v->poll_ns = 0;
     if (due)
         evtchn_virq_raise(&shim_domain.evtchn, v->id, VIRQ_TIMER);
+}
+
+void time_attend(struct shim_vcpu *v, uint64_t now_ns)
+{
+    if (unlikely(v->due_ns && v->due_ns <= now_ns)) {
+        expire(v, now_ns);
+        v->due_ns = due_ns(v);
+    }
+}
+
+void time_arm(struct shim_vcpu *v)
+{
+    uint64_t tsc;
+
+    v->due_ns = due_ns(v);
+    time_attend(v, time_now_ns());
+    if (!v->due_ns)
+        return;
+    tsc = ns_to_tsc(v->due_ns);
+    if (v->armed_tsc && v->armed_tsc <= tsc && v->armed_tsc > rdtsc_ordered())
+        return;
+    v->armed_tsc = tsc;
+    wrmsr(MSR_IA32_TSC_DEADLINE, tsc);
+}
+
+void time_expired(struct shim_vcpu *v)
+{
+    v->armed_tsc = 0;
     time_arm(v);
 }
 

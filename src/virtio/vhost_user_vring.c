@@ -3,11 +3,11 @@
 #include <fcntl.h>
 #include <linux/vhost_types.h>
 #include <linux/virtio_config.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "virtio/inflight.h"
 #include "virtio/vhost_user_priv.h"
@@ -243,18 +243,6 @@ int vhost_user_get_vring_base(struct vhost_user_session *s, struct err *e)
     s->wire.msg.payload.state.num = v->base;
     s->wire.msg.size = sizeof(s->wire.msg.payload.state);
     return 1;
-}
-
-/* Reading and writing anything but an eventfd may wait for the client. */
-static bool fd_is_eventfd(int fd)
-{
-    static const char wanted[] = "anon_inode:[eventfd]";
-    char link[64], target[64];
-    ssize_t n;
-
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    n = readlink(link, target, sizeof(target));
-    return n == (ssize_t)strlen(wanted) && !memcmp(target, wanted, (size_t)n);
 }
 
 /* The ring and descriptor (-1: none) of SET_VRING_KICK, CALL and ERR. */

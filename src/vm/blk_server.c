@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "blk/qos_limit.h"
 #include "blk/size_watch.h"
 #include "dev/vhost_user_blk.h"
 #include "mem/lost_pages.h"
@@ -22,6 +23,7 @@ _Static_assert(VM_BLK_POLL_MAX_NS == VHOST_USER_BLK_POLL_MAX_NS, "one default");
 
 struct server {
     struct loop *loop;
+    struct qos_groups *qos_groups;
     int signal_fd;
     struct loop_fd *signal_watch;
     struct blk_size_watch *sizes;       /* if a disk is on a block device */
@@ -60,7 +62,9 @@ static int device_add(struct server *srv, const struct vm_blk_server *s, struct 
         .loop = srv->loop, .socket = export->socket, .serial = d.vdev,
         .disk = { .driver = d.driver, .path = d.target, .size_bytes = d.size_bytes,
                   .readonly = d.readonly, .shared_write = d.shared_write,
-                  .no_discard = !d.discard },
+                  .no_discard = !d.discard, .reconnect_s = d.reconnect_s,
+                  .format = vm_config_disk_image_format(&d),
+                  .filters = d.filters, .qos_groups = srv->qos_groups },
         .max_queues = s->max_queues, .poll_max_ns = s->poll_max_ns,
     }, &srv->device[srv->nr_devices], e);
     if (!rc) {
@@ -118,8 +122,9 @@ static int server_open(struct server *srv, const struct vm_blk_server *s, struct
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     srv->loop = loop_create();
+    srv->qos_groups = qos_groups_create();
     srv->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (srv->loop && srv->signal_fd >= 0)
+    if (srv->loop && srv->qos_groups && srv->signal_fd >= 0)
         srv->signal_watch = loop_fd_add(srv->loop, srv->signal_fd, EPOLLIN, signal_ready, srv);
     if (!srv->signal_watch)
         return err_set(e, errno, "%s", strerror(errno));
@@ -136,6 +141,7 @@ static void server_close(struct server *srv)
     while (srv->nr_devices)
         vhost_user_blk_destroy(srv->device[--srv->nr_devices]);
     blk_size_watch_free(srv->sizes);
+    qos_groups_free(srv->qos_groups);
     loop_fd_remove(srv->signal_watch);
     if (srv->signal_fd >= 0)
         close(srv->signal_fd);

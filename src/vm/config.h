@@ -21,14 +21,17 @@ enum vm_ring { VM_RING_AUTO, VM_RING_1, VM_RING_3 };
 
 enum vm_disk_format {
     VM_DISK_FORMAT_RAW, VM_DISK_FORMAT_QCOW, VM_DISK_FORMAT_QCOW2,
-    VM_DISK_FORMAT_VHD, VM_DISK_FORMAT_QED, VM_DISK_FORMAT_EMPTY,
+    VM_DISK_FORMAT_VHD, VM_DISK_FORMAT_QED, VM_DISK_FORMAT_VHDX, VM_DISK_FORMAT_VMDK,
+    VM_DISK_FORMAT_VDI, VM_DISK_FORMAT_EMPTY,
 };
 
 struct vm_disk {
     char *spec;                 /* the line it was read from */
     char *target;               /* absolute path, or what the driver makes of it; never NULL */
-    char *driver;               /* engine driver: "file" unless the line says otherwise ("null") */
+    char *driver;               /* engine driver: "file", or what the line says ("null", "ram") */
+    unsigned reconnect_s;       /* reconnect=, for servers that are lost */
     uint64_t size_bytes;        /* size=, for drivers that have none of their own; else 0 */
+    char *filters;              /* all filter= of the line, with commas between; NULL: none */
     char vdev[16];              /* xvda, hda1, sdb ... */
     unsigned vdev_number;       /* the number blkif knows it by (Xen's vbd-interface) */
     enum vm_disk_format format;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blk/filter_options.h"
 #include "vm/disk_spec.h"
 #include "vm/xlcfg_get.h"
 
@@ -16,10 +17,19 @@ static const char *format_name(enum vm_disk_format format)
     static const char *const names[] = {
         [VM_DISK_FORMAT_RAW] = "raw", [VM_DISK_FORMAT_QCOW] = "qcow",
         [VM_DISK_FORMAT_QCOW2] = "qcow2", [VM_DISK_FORMAT_VHD] = "vhd",
-        [VM_DISK_FORMAT_QED] = "qed", [VM_DISK_FORMAT_EMPTY] = "empty",
+        [VM_DISK_FORMAT_QED] = "qed", [VM_DISK_FORMAT_VHDX] = "vhdx",
+        [VM_DISK_FORMAT_VMDK] = "vmdk", [VM_DISK_FORMAT_VDI] = "vdi",
+        [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
     return names[format];
+}
+
+const char *vm_config_disk_image_format(const struct vm_disk *d)
+{
+    if (d->format == VM_DISK_FORMAT_RAW || d->format == VM_DISK_FORMAT_EMPTY)
+        return NULL;
+    return d->format == VM_DISK_FORMAT_VHD ? "vpc" : format_name(d->format);
 }
 
 static int refuse_what_is_missing(const struct vm_disk *d, struct err *e)
@@ -34,9 +44,6 @@ static int refuse_what_is_missing(const struct vm_disk *d, struct err *e)
         return err_set(e, EOPNOTSUPP, "%s: specification=virtio is not supported yet", d->vdev);
     if (d->colo)
         return err_set(e, EOPNOTSUPP, "%s: COLO is not supported", d->vdev);
-    if (d->format != VM_DISK_FORMAT_RAW && d->format != VM_DISK_FORMAT_EMPTY)
-        return err_set(e, EOPNOTSUPP, "%s: format=%s is not supported yet, only raw:"
-                       " `qemu-img convert -O raw' makes one", d->vdev, format_name(d->format));
     return 0;
 }
 
@@ -57,27 +64,99 @@ static int make_absolute(struct vm_disk *d, struct err *e)
     return 0;
 }
 
+static int driver_replace(struct vm_disk *d, const char *name, struct err *e)
+{
+    char *copy = strdup(name);
+
+    if (!copy)
+        return err_set(e, ENOMEM, "out of memory");
+    free(d->driver);
+    d->driver = copy;
+    return 0;
+}
+
+static int refuse_size(const struct vm_disk *d, struct err *e)
+{
+    return d->size_bytes ? err_set(e, EINVAL, "%s: size= is for drivers without a size of their"
+                                   " own, such as driver=null", d->vdev) : 0;
+}
+
+/* An image that another program opens for us, as an NBD export. */
+static int judge_image(struct vm_disk *d, struct err *e)
+{
+    const char *format = format_name(d->format);
+    int rc;
+
+    if (strcmp(d->driver, "file") && strcmp(d->driver, "nbd"))
+        return err_set(e, EINVAL, "%s: driver=%s and format=%s do not go together", d->vdev,
+                       d->driver, format);
+    if (d->shared_write)
+        return err_set(e, EINVAL, "%s: access=w! is for format=raw: two writers would destroy the"
+                       " %s image itself", d->vdev, format);
+    rc = refuse_size(d, e);
+    if (!rc)
+        rc = make_absolute(d, e);
+    return rc ? rc : driver_replace(d, "nbd", e);
+}
+
+static bool is_nbd_uri(const char *target)
+{
+    static const char *const schemes[] = { "nbd://", "nbds://", "nbd+unix://", "nbds+unix://" };
+
+    for (unsigned i = 0; i < array_size(schemes); i++)
+        if (!strncmp(target, schemes[i], strlen(schemes[i])))
+            return true;
+    return false;
+}
+
+static int judge_nbd(struct vm_disk *d, struct err *e)
+{
+    int rc = refuse_size(d, e);
+
+    if (rc)
+        return rc;
+    if (!is_nbd_uri(d->target))
+        return err_set(e, EINVAL, "%s: driver=nbd needs a URI, target=nbd://HOST:PORT/EXPORT or"
+                       " target=nbd+unix:///EXPORT?socket=PATH", d->vdev);
+    return driver_replace(d, "nbd", e);
+}
+
 static int judge_driver(struct vm_disk *d, struct err *e)
 {
+    if (vm_config_disk_image_format(d))
+        return judge_image(d, e);
+    if (!strcmp(d->driver, "nbd") || (!strcmp(d->driver, "file") && is_nbd_uri(d->target)))
+        return judge_nbd(d, e);
     if (!strcmp(d->driver, "file")) {
-        if (d->size_bytes)
-            return err_set(e, EINVAL, "%s: size= is for drivers without a size of their own,"
-                           " such as driver=null", d->vdev);
-        return make_absolute(d, e);
+        int rc = refuse_size(d, e);
+
+        return rc ? rc : make_absolute(d, e);
     }
-    if (!strcmp(d->driver, "null")) {
+    if (!strcmp(d->driver, "null") || !strcmp(d->driver, "ram")) {
         if (!d->size_bytes)
-            return err_set(e, EINVAL, "%s: driver=null needs a size, such as size=10G", d->vdev);
+            return err_set(e, EINVAL, "%s: driver=%s needs a size, such as size=10G", d->vdev,
+                           d->driver);
         if (*d->target)
-            return err_set(e, EINVAL, "%s: driver=null takes no target", d->vdev);
+            return err_set(e, EINVAL, "%s: driver=%s takes no target", d->vdev, d->driver);
     }
     return 0;
+}
+
+static int judge_filters(const struct vm_disk *d, struct err *e)
+{
+    struct err why = { .code = 0 };
+
+    if (!d->filters || !blk_filters_judge(d->filters, &why))
+        return 0;
+    return err_set(e, why.code, "%s: %s", d->vdev, why.text);
 }
 
 int vm_config_disk_judge(struct vm_disk *d, struct err *e)
 {
     int rc = refuse_what_is_missing(d, e);
 
+    if (!rc)
+        rc = judge_filters(d, e);
     return rc || d->format == VM_DISK_FORMAT_EMPTY ? rc : judge_driver(d, e);
 }
 

@@ -5,16 +5,20 @@
  *   [PREFIX:]...     deprecated prefixes, before the target only;
  *   anything else    the next of target, format, vdev, access not yet given.
  * Blanks before a parameter do not count, those after it do.  A parameter given
- * twice must say the same, but an empty target may be given again. */
+ * twice must say the same, but an empty target may be given again, and each filter=
+ * is one more. */
 #include "vm/disk_spec.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/num.h"
 
 #define DRIVER_NAME_MAX 31
+#define RECONNECT_DEFAULT_S 30u
+#define RECONNECT_MAX_S     86400u
 #define BLANKS " \t\n"
 #define LOWER_ALNUM "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -23,7 +27,7 @@ struct spec {
     const char *vdev;           /* for a line that gives none; NULL: it must */
     struct vm_disk d;
     bool prefixed;              /* a deprecated prefix took the place of the format */
-    bool format_given, access_given, discard_given, persistent_given;
+    bool format_given, access_given, discard_given, persistent_given, reconnect_given;
     struct err *e;
 };
 
@@ -76,14 +80,15 @@ static int set_format(struct spec *s, const char *value)
         { "", VM_DISK_FORMAT_RAW }, { "raw", VM_DISK_FORMAT_RAW },
         { "qcow", VM_DISK_FORMAT_QCOW }, { "qcow2", VM_DISK_FORMAT_QCOW2 },
         { "vhd", VM_DISK_FORMAT_VHD }, { "qed", VM_DISK_FORMAT_QED },
-        { "empty", VM_DISK_FORMAT_EMPTY },
+        { "vhdx", VM_DISK_FORMAT_VHDX }, { "vmdk", VM_DISK_FORMAT_VMDK },
+        { "vdi", VM_DISK_FORMAT_VDI }, { "empty", VM_DISK_FORMAT_EMPTY },
     };
 
     for (unsigned i = 0; i < array_size(formats); i++)
         if (!strcmp(value, formats[i].name))
             return set_format_to(s, formats[i].format, value);
-    return fail(s, "unknown value for format, expected raw, qcow, qcow2, vhd, qed or empty",
-                value);
+    return fail(s, "unknown value for format, expected raw, qcow, qcow2, vhd, qed, vhdx,"
+                " vmdk, vdi or empty", value);
 }
 
 static int set_vdev(struct spec *s, const char *value)
@@ -178,6 +183,34 @@ static int set_size(struct spec *s, const char *value)
     return 0;
 }
 
+static int set_reconnect(struct spec *s, const char *value)
+{
+    uint64_t seconds;
+
+    if (num_parse_u64(value, 0, RECONNECT_MAX_S, &seconds))
+        return fail(s, "not a number of seconds, expected 0 to 86400", value);
+    if (s->reconnect_given && s->d.reconnect_s != seconds)
+        return fail(s, "reconnect respecified", value);
+    s->reconnect_given = true;
+    s->d.reconnect_s = (unsigned)seconds;
+    return 0;
+}
+
+static int add_filter(struct spec *s, const char *value)
+{
+    size_t name = strspn(value, LOWER_ALNUM "-");
+    char *all = NULL;
+
+    if (!name || (value[name] && value[name] != ':'))
+        return fail(s, "not a filter, expected NAME or NAME:OPTION=VALUE:OPTION=VALUE...", value);
+    if (asprintf(&all, "%s%s%s", s->d.filters ? s->d.filters : "", s->d.filters ? "," : "",
+                 value) < 0)
+        return out_of_memory(s);
+    free(s->d.filters);
+    s->d.filters = all;
+    return 0;
+}
+
 static int set_colo(struct spec *s, const char *value)
 {
     s->d.colo = true;
@@ -254,6 +287,8 @@ static const struct {
     { "devtype", set_devtype }, { "script", set_script }, { "backend", set_backend },
     { "backendtype", set_backendtype }, { "specification", set_specification },
     { "grant_usage", set_grant_usage }, { "driver", set_driver }, { "size", set_size },
+    { "reconnect", set_reconnect },
+    { "filter", add_filter },
     { "colo-host", set_colo }, { "colo-port", set_colo }, { "colo-export", set_colo },
     { "active-disk", set_colo }, { "hidden-disk", set_colo },
 };
@@ -321,7 +356,7 @@ static int take_prefixes(struct spec *s, char **param)
         bool known = false;
         int rc = 0;
 
-        if (!len || p[len] != ':' || (*p >= '0' && *p <= '9'))
+        if (!len || p[len] != ':' || (*p >= '0' && *p <= '9') || !strncmp(p, "nbd://", 6))
             return 0;
         p[len] = 0;
         for (unsigned i = 0; !known && i < array_size(ignored); i++)
@@ -418,6 +453,8 @@ static int finish(struct spec *s)
         return -ENOMEM;
     if (!d->driver && set_driver(s, "file"))
         return -ENOMEM;
+    if (!s->reconnect_given)
+        d->reconnect_s = RECONNECT_DEFAULT_S;
     own_driver = strcmp(d->driver, "file");
     if (d->cdrom) {
         d->readonly = true;
@@ -465,6 +502,7 @@ void vm_disk_spec_free(struct vm_disk *d)
     free(d->spec);
     free(d->target);
     free(d->driver);
+    free(d->filters);
     free(d->script);
     free(d->backend);
 }

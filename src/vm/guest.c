@@ -18,6 +18,7 @@
 
 #include "base/atomic.h"
 #include "base/log.h"
+#include "blk/qos_limit.h"
 #include "dev/xen_console.h"
 #include "vm/guest_disks.h"
 #include "vm/pv_machine.h"
@@ -50,6 +51,7 @@ struct vm_guest {
     struct xs_ring *ring;
     struct gnttab_host grants;
     bool grants_ready;
+    struct qos_groups *qos_groups;
     struct xen_hostport store_port, console_port;
     struct xen_console *console;
     struct guest_disks disks;
@@ -251,10 +253,14 @@ static int create_disks(struct vm_guest *g, struct err *e)
     if (rc)
         return err_set(e, -rc, "out of memory");
     g->grants_ready = true;
+    g->qos_groups = qos_groups_create();
+    if (!g->qos_groups)
+        return err_set(e, ENOMEM, "out of memory");
     g->disks = (struct guest_disks){
         .common = {
             .loop = g->p.loop, .xs = g->xs, .grants = &g->grants, .port_ops = &pv_links_ops,
             .port_owner = g->machine->links, .domid = g->p.domid,
+            .disk.qos_groups = g->qos_groups,
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,
         },
@@ -266,6 +272,14 @@ static int create_disks(struct vm_guest *g, struct err *e)
             err_at(e, c->file, c->disks[i].line, "disk");
     }
     return rc;
+}
+
+static int create_meeting(struct vm_guest *g, struct err *e)
+{
+    struct pv_meeting m = { .connect = g->p.peer_connect, .arg = g->p.arg,
+                            .listen_fd = g->p.peer_listen(g->p.arg, e) };
+
+    return m.listen_fd < 0 ? m.listen_fd : pv_machine_meet(g->machine, &m, e);
 }
 
 static int create_mailbox(struct vm_guest *g, struct err *e)
@@ -302,6 +316,8 @@ int vm_guest_create(const struct vm_guest_params *p, struct vm_guest **out, stru
         rc = create_console(g, e);
     if (!rc)
         rc = create_disks(g, e);
+    if (!rc)
+        rc = create_meeting(g, e);
     if (rc) {
         vm_guest_destroy(g);
         return rc;
@@ -363,9 +379,12 @@ void vm_guest_destroy(struct vm_guest *g)
 {
     if (!g)
         return;
+    if (g->machine && g->machine->peers)
+        pv_peers_cut(g->machine->peers);    /* a vCPU may wait for one */
     if (g->machine && g->machine->threads)
         kvm_vcpu_threads_pause(g->machine->threads);
     guest_disks_remove_all(&g->disks);
+    qos_groups_free(g->qos_groups);
     if (g->grants_ready)
         gnttab_host_free(&g->grants);
     xen_console_free(g->console);

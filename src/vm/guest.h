@@ -25,6 +25,10 @@ struct vm_guest_params {
     struct loop *loop;
     const char *xenstore_socket;        /* path of the xenstore daemon's socket */
     int console_log_fd;                 /* -1: no log; stays the caller's */
+    /* Other guests: the socket where this one is met (SOCK_SEQPACKET, listening, non-blocking;
+     * -errno), and a connection to another's (-errno), for which nobody waits.  Any thread. */
+    int (*peer_listen)(void *arg, struct err *e);
+    int (*peer_connect)(void *arg, unsigned domid);
     /* All vCPUs have stopped for good; text is for the operator, may be "". */
     void (*stopped)(void *arg, enum vm_stop why, const char *text);
     /* A disk that vm_guest_disk_detach() did not wait for is gone. */

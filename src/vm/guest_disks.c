@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "vm/config_disk.h"
 
 static struct xen_vbd **find(struct guest_disks *g, unsigned vdev_number)
 {
@@ -82,6 +83,8 @@ int guest_disks_add(struct guest_disks *g, const struct vm_disk *d, bool bootabl
     p.disk = (struct blk_spec){
         .driver = d->driver, .path = d->target, .size_bytes = d->size_bytes,
         .readonly = d->readonly, .shared_write = d->shared_write, .no_discard = !d->discard,
+        .reconnect_s = d->reconnect_s, .format = vm_config_disk_image_format(d),
+        .filters = d->filters, .qos_groups = g->common.disk.qos_groups,
     };
     p.cdrom = d->cdrom;
     p.bootable = bootable;

@@ -138,9 +138,12 @@ static int slot_take(struct pv_links *l, unsigned index, uint32_t guest_port,
                                 .cpus = l->cpus,
                                 .links = l->shared.links, .load = &l->shared.requests->load };
     load_tell(l, index);
+    store_relaxed(&l->shared.links[index].state, XEN_HOSTLINK_FREE);
     store_relaxed(&l->shared.links[index].pending, 0);
     store_relaxed(&l->shared.links[index].awake, 0);
     store_relaxed(&l->shared.links[index].call, 0);
+    store_relaxed(&l->shared.links[index].peer_id, 0);
+    store_relaxed(&l->shared.links[index].peer_port, 0);
     store_relaxed(&l->shared.links[index].port, guest_port);
     return 0;
 }
@@ -167,22 +170,29 @@ static void ask(struct pv_links *l, unsigned index, enum xen_hostlink_request re
         return;     /* the counter is full: the interrupt is on its way */
 }
 
+/* Any slot; the lock is held. */
+static int slot_take_free(struct pv_links *l, uint32_t guest_port, struct xen_hostport *p,
+                          struct err *e)
+{
+    unsigned i;
+
+    for (i = 0; i < XEN_HOSTLINK_MAX && l->slot[i].used; i++)
+        ;
+    if (i == XEN_HOSTLINK_MAX)
+        return err_set(e, ENOSPC, "all %u channels to the guest are in use", XEN_HOSTLINK_MAX);
+    return slot_take(l, i, guest_port, p, e);
+}
+
 static int links_bind(void *owner, uint32_t guest_port, struct xen_hostport *p, struct err *e)
 {
     const uint64_t one = 1;
     struct pv_links *l = owner;
-    unsigned i;
     int rc;
 
     pthread_mutex_lock(&l->lock);
-    for (i = 0; i < XEN_HOSTLINK_MAX && l->slot[i].used; i++)
-        ;
-    if (i == XEN_HOSTLINK_MAX)
-        rc = err_set(e, ENOSPC, "all %u channels to the guest are in use", XEN_HOSTLINK_MAX);
-    else
-        rc = slot_take(l, i, guest_port, p, e);
+    rc = slot_take_free(l, guest_port, p, e);
     if (!rc) {
-        ask(l, i, XEN_HOSTLINK_BIND);
+        ask(l, p->index, XEN_HOSTLINK_BIND);
         /* the guest may have sent before anybody listened */
         if (write(p->kick_fd, &one, sizeof(one)) < 0)
             rc = err_set(e, errno, "event channel %u of the guest", guest_port);
@@ -216,6 +226,52 @@ static void links_unbind(void *owner, struct xen_hostport *p)
 
 const struct xen_hostport_ops pv_links_ops = { .bind = links_bind, .unbind = links_unbind };
 
+/* ---- links to other guests ---- */
+
+static int links_attach(void *owner, uint32_t guest_port, uint32_t id, struct xen_hostport *p)
+{
+    struct pv_links *l = owner;
+    struct err e = { 0 };
+    int rc;
+
+    pthread_mutex_lock(&l->lock);
+    rc = slot_take_free(l, guest_port, p, &e);
+    if (!rc) {
+        store_relaxed(&p->link->peer_id, id);
+        ask(l, p->index, XEN_HOSTLINK_BIND);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return rc;
+}
+
+static int links_take(void *owner, uint32_t guest_port, struct xen_hostport *p)
+{
+    struct pv_links *l = owner;
+    struct err e = { 0 };
+    int rc;
+
+    pthread_mutex_lock(&l->lock);
+    rc = slot_take_free(l, guest_port, p, &e);
+    pthread_mutex_unlock(&l->lock);
+    return rc;
+}
+
+static void links_untake(void *owner, struct xen_hostport *p)
+{
+    struct pv_links *l = owner;
+    struct slot *s = &l->slot[p->index];
+
+    pthread_mutex_lock(&l->lock);
+    doorbell_remove(l, s);
+    close(s->kick_fd);
+    slot_release(l, s);
+    pthread_mutex_unlock(&l->lock);
+}
+
+const struct pv_peer_link_ops pv_links_peer_ops = {
+    .attach = links_attach, .take = links_take, .untake = links_untake, .release = links_unbind,
+};
+
 void pv_links_changed(struct pv_links *l, uint32_t index)
 {
     uint32_t vcpu, state;
@@ -227,8 +283,8 @@ void pv_links_changed(struct pv_links *l, uint32_t index)
     s = &l->slot[index];
     state = load_acquire(&l->shared.links[index].state);
     vcpu = load_relaxed(&l->shared.links[index].vcpu);
-    if (s->used && s->waiting && state != XEN_HOSTLINK_BOUND) {
-        slot_release(l, s);
+    if (s->used && s->waiting && state == XEN_HOSTLINK_FREE) {
+        slot_release(l, s);     /* it is the last that is said of this use of it */
     } else if (s->used && state == XEN_HOSTLINK_CLOSED) {
         doorbell_remove(l, s);
     } else if (s->used && state == XEN_HOSTLINK_BOUND && vcpu != s->gsi && vcpu < l->nr_vcpus &&

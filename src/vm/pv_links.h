@@ -7,6 +7,7 @@
 
 #include "kvm/vm.h"
 #include "shim/abi.h"
+#include "vm/pv_peers.h"
 #include "xen/hostport.h"
 
 struct pv_links;
@@ -28,6 +29,7 @@ void pv_links_free(struct pv_links *l);
 
 /* The owner of these is the struct pv_links. */
 extern const struct xen_hostport_ops pv_links_ops;
+extern const struct pv_peer_link_ops pv_links_peer_ops;
 
 /* A link that is connected from the start (store and console): number index,
  * taking guest port guest_port.  Before the guest runs. */

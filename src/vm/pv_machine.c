@@ -16,6 +16,7 @@
 
 #define MSR_IA32_TSC 0x10
 #define XEN_VERSION  (4u << 16 | 17)
+#define ANSWER_SECONDS 10       /* another guest's process: it is stopped, or worse */
 
 /* KVM's own pages: anywhere below 4 GiB that shim/abi.h leaves alone */
 #define KVM_OWN_GPA  0xfffbc000u
@@ -246,6 +247,19 @@ static size_t take_text(const struct pv_machine *m, struct kvm_vcpu *v, uint32_t
     return n;
 }
 
+static void call_about_peers(const struct pv_machine *m, struct kvm_vcpu *v)
+{
+    uint8_t *text = pv_memory_vcpu_status(&m->memory, kvm_vcpu_id(v))->text;
+    struct shim_peer_call c;
+
+    memcpy(&c, text, sizeof(c));
+    if (m->peers)
+        pv_peers_call(m->peers, &c);
+    else
+        c.result = -ESRCH;
+    memcpy(text, &c, sizeof(c));
+}
+
 static enum kvm_next io_out(void *arg, struct kvm_vcpu *v, uint16_t port, unsigned size_bytes,
                             uint32_t data)
 {
@@ -270,6 +284,9 @@ static enum kvm_next io_out(void *arg, struct kvm_vcpu *v, uint16_t port, unsign
         return KVM_NEXT_LEAVE;
     case SHIM_IO_LINK:
         pv_links_changed(m->links, data);
+        return KVM_NEXT_RUN;
+    case SHIM_IO_PEER:
+        call_about_peers(m, v);
         return KVM_NEXT_RUN;
     case SHIM_IO_RELEASE:
         data = min_of(data, (uint32_t)array_size(frame));
@@ -374,15 +391,44 @@ int pv_machine_create(const struct vm_config *c, unsigned domid,
     return 0;
 }
 
+int pv_machine_meet(struct pv_machine *m, const struct pv_meeting *with, struct err *e)
+{
+    struct pv_peers_params p = {
+        .domid = m->memory.boot->domid, .connect = with->connect, .arg = with->arg,
+        .listen_fd = with->listen_fd, .answer_seconds = ANSWER_SECONDS,
+        .link_ops = &pv_links_peer_ops, .links = m->links,
+        .mem = &m->mem, .grants = m->memory.grants, .ram_fd = m->memory.ram_fd,
+        .first_mfn = m->memory.boot->first_mfn,
+        .ram_pages = m->memory.ram_bytes >> PAGE_SHIFT,
+    };
+    int rc = 0;
+
+    for (unsigned w = 0; w < PV_NR_PEER_WINDOWS && !rc; w++) {
+        m->window[w] = p.window[w] = pv_peers_window();
+        rc = m->window[w] ? kvm_vm_show(m->vm, gpa(PEER_GPA + w * PEER_BYTES), m->window[w],
+                                        PEER_BYTES, w == PV_WINDOW_READ, e)
+                          : err_set(e, ENOMEM, "out of memory");
+    }
+    if (!rc)
+        return pv_peers_create(&p, &m->peers, e);
+    close(with->listen_fd);
+    return rc;
+}
+
 void pv_machine_free(struct pv_machine *m)
 {
     if (!m)
         return;
+    if (m->peers)
+        pv_peers_cut(m->peers);
     kvm_vcpu_threads_stop(m->threads);
+    pv_peers_free(m->peers);
     pv_links_free(m->links);
     for (unsigned i = 0; i < m->nr_vcpus; i++)
         kvm_vcpu_free(m->vcpu[i]);
     kvm_vm_free(m->vm);
+    for (unsigned w = 0; w < PV_NR_PEER_WINDOWS; w++)
+        pv_peers_window_free(m->window[w]);
     guest_mem_free(&m->mem);
     free(m);
 }

@@ -9,6 +9,7 @@
 #include "vm/config.h"
 #include "vm/pv_links.h"
 #include "vm/pv_memory.h"
+#include "vm/pv_peers.h"
 #include "vm/pv_populate.h"
 #include "x86/pv_build.h"
 
@@ -42,6 +43,8 @@ struct pv_machine {
     unsigned ring;              /* of the guest's kernel: 1 or 3 */
     struct kvm_vcpu_threads *threads;
     struct pv_links *links;
+    uint8_t *window[PV_NR_PEER_WINDOWS];
+    struct pv_peers *peers;             /* NULL: it meets nobody */
 };
 
 /* Builds the machine that c describes; vCPU threads wait for
@@ -50,6 +53,16 @@ struct pv_machine {
 int pv_machine_create(const struct vm_config *c, unsigned domid,
                       const struct pv_machine_ops *ops, void *arg,
                       struct pv_machine **out, struct err *e);
+/* Where the guest meets others: see struct pv_peers_params. */
+struct pv_meeting {
+    int (*connect)(void *arg, unsigned domid);
+    int listen_fd;
+    void *arg;
+};
+
+/* Lets it meet others, before it runs for the first time; listen_fd is used up.  0 or -errno. */
+int pv_machine_meet(struct pv_machine *m, const struct pv_meeting *with, struct err *e);
+
 /* Every device is gone.  Stops the threads; NULL is allowed. */
 void pv_machine_free(struct pv_machine *m);
 

@@ -6,13 +6,17 @@
  * without it: a sender loads a word once and has a consistent view.
  *
  *              alloc_unbound          bind_interdomain, host_bind
- *     FREE ---------------------> UNBOUND ----------------> LOOPBACK, HOST
+ *     FREE ---------------------> UNBOUND ----------------> LOOPBACK, HOST, PEER
  *      | ^                          | ^                        |
  *      | '------- close, reset -----' '---- the other end -----+
  *      |                                    closes             |
  *      +-- bind_virq, bind_ipi --> VIRQ, IPI                   |
  *      ^                              |                        |
  *      '------------- close, reset ---+------------------------'
+ *
+ * A PEER port stays one when the other guest closes its end: whether it is connected, and
+ * to which port, is known to whoever carries events between guests (peer_port()).  What has
+ * to be asked of them takes long, so the port is RESERVED meanwhile and d->lock free.
  *
  * Port 0 is RESERVED for ever.  The two ends of a LOOPBACK channel always name
  * each other; host_closed() is called once for each HOST that ends by the guest's
@@ -32,7 +36,7 @@
 
 #include "xen/evtchn_port.h"
 
-static void port_store(struct evtchn_domain *d, uint32_t port, uint64_t word)
+void evtchn_port_store(struct evtchn_domain *d, uint32_t port, uint64_t word)
 {
     /* Pairs with the acquire loads of senders; and no later look at the pending
      * state may pass it: with the locked instruction in set_pending. */
@@ -51,8 +55,7 @@ static int port_page_add(struct evtchn_domain *d)
     return 0;
 }
 
-/* The port may be opened: 0, -EBUSY, -ENOSPC (number too large) or -ENOMEM. */
-static int port_check_free(struct evtchn_domain *d, uint32_t port)
+int evtchn_port_check_free(struct evtchn_domain *d, uint32_t port)
 {
     if (port >= min_of(d->nr_ports_limit, d->port_ops->nr_ports))
         return -ENOSPC;
@@ -68,13 +71,13 @@ static int port_check_free(struct evtchn_domain *d, uint32_t port)
     return 0;
 }
 
-/* The lowest free port, or -errno.  It stays free until port_open(). */
-static int port_find_free(struct evtchn_domain *d)
+/* The lowest free port, or -errno.  It stays free until evtchn_port_open(). */
+int evtchn_port_find_free(struct evtchn_domain *d)
 {
     bool all_used = true;
 
     for (uint32_t port = d->free_hint; ; port++) {
-        int ret = port_check_free(d, port);
+        int ret = evtchn_port_check_free(d, port);
 
         if (ret != -EBUSY) {
             if (!ret && all_used)
@@ -87,11 +90,11 @@ static int port_find_free(struct evtchn_domain *d)
     }
 }
 
-static void port_open(struct evtchn_domain *d, uint32_t port, uint64_t word)
+void evtchn_port_open(struct evtchn_domain *d, uint32_t port, uint64_t word)
 {
     if (d->port_ops->init)
         d->port_ops->init(d, port);
-    port_store(d, port, word);
+    evtchn_port_store(d, port, word);
     d->nr_ports_used++;
 }
 
@@ -107,6 +110,15 @@ static uint32_t *virq_slot(struct evtchn_domain *d, unsigned vcpu, uint32_t virq
     return &d->virq_port[virq_is_global(virq) ? 0 : vcpu][virq];
 }
 
+void evtchn_port_free(struct evtchn_domain *d, uint32_t port)
+{
+    evtchn_port_store(d, port, evtchn_word(EVTCHN_STATE_FREE, 0, 0, 0));
+    d->port_ops->clear_pending(d, port);
+    d->nr_ports_used--;
+    d->free_hint = min_of(d->free_hint, port);
+}
+
+/* d->lock is held, though perhaps not throughout. */
 static int port_close(struct evtchn_domain *d, uint32_t port)
 {
     uint64_t w = evtchn_port_word(d, port);
@@ -117,12 +129,18 @@ static int port_close(struct evtchn_domain *d, uint32_t port)
     case EVTCHN_STATE_RESERVED:
         return -EINVAL;
     case EVTCHN_STATE_UNBOUND:
+        if (evtchn_is_peer(d, evtchn_word_peer(w)))
+            evtchn_peer_close(d, port, EVTCHN_NO_LINK);
+        break;
+    case EVTCHN_STATE_PEER:
+        evtchn_peer_close(d, port, evtchn_word_value(w));
+        break;
     case EVTCHN_STATE_IPI:
         break;
     case EVTCHN_STATE_LOOPBACK:
         other = evtchn_port_word(d, evtchn_word_value(w));
-        port_store(d, evtchn_word_value(w),
-                   evtchn_word(EVTCHN_STATE_UNBOUND, evtchn_word_vcpu(other), d->self, 0));
+        evtchn_port_store(d, evtchn_word_value(w),
+                          evtchn_word(EVTCHN_STATE_UNBOUND, evtchn_word_vcpu(other), d->self, 0));
         break;
     case EVTCHN_STATE_HOST:
         d->ops->host_closed(d->ctx, port, evtchn_word_value(w));
@@ -131,10 +149,7 @@ static int port_close(struct evtchn_domain *d, uint32_t port)
         store_release(virq_slot(d, evtchn_word_vcpu(w), evtchn_word_value(w)), 0);
         break;
     }
-    port_store(d, port, evtchn_word(EVTCHN_STATE_FREE, 0, 0, 0));
-    d->port_ops->clear_pending(d, port);
-    d->nr_ports_used--;
-    d->free_hint = min_of(d->free_hint, port);
+    evtchn_port_free(d, port);
     return 0;
 }
 
@@ -151,6 +166,8 @@ static int domain_check(const struct evtchn_domain *d, domid_t dom)
 {
     if (dom == DOMID_SELF || dom == d->self)
         return 0;
+    if (dom != 0 && d->ops->peer_exists && d->ops->peer_exists(d->ctx, dom))
+        return -EPERM;
     return dom == 0 ? -EPERM : -ESRCH;
 }
 
@@ -173,7 +190,7 @@ int evtchn_domain_init(struct evtchn_domain *d, const struct evtchn_ops *ops, vo
     ret = port_page_add(d);
     if (ret)
         return ret;
-    port_store(d, 0, evtchn_word(EVTCHN_STATE_RESERVED, 0, 0, 0));
+    evtchn_port_store(d, 0, evtchn_word(EVTCHN_STATE_RESERVED, 0, 0, 0));
     d->free_hint = 1;
     return 0;
 }
@@ -182,18 +199,22 @@ int evtchn_alloc_unbound(struct evtchn_domain *d, struct evtchn_alloc_unbound *o
 {
     domid_t peer = op->remote_dom == DOMID_SELF ? d->self : op->remote_dom;
     int ret = domain_check(d, op->dom);
+    uint32_t id;
 
     if (ret)
         return ret;
     spin_lock(&d->lock);
-    ret = port_find_free(d);
+    if (evtchn_is_peer(d, peer) && !++d->peer_id)
+        d->peer_id = 1;
+    id = evtchn_is_peer(d, peer) ? d->peer_id : 0;
+    ret = evtchn_port_find_free(d);
     if (ret > 0) {
-        port_open(d, (uint32_t)ret, evtchn_word(EVTCHN_STATE_UNBOUND, 0, peer, 0));
+        evtchn_port_open(d, (uint32_t)ret, evtchn_word(EVTCHN_STATE_UNBOUND, 0, peer, id));
         op->port = (uint32_t)ret;
         ret = 0;
     }
     spin_unlock(&d->lock);
-    return ret;
+    return !ret && id ? evtchn_peer_wait(d, op->port, peer, id) : ret;
 }
 
 int evtchn_bind_interdomain(struct evtchn_domain *d, struct evtchn_bind_interdomain *op)
@@ -203,10 +224,12 @@ int evtchn_bind_interdomain(struct evtchn_domain *d, struct evtchn_bind_interdom
     uint64_t w;
     int ret;
 
+    if (evtchn_is_peer(d, peer))
+        return evtchn_peer_bind(d, peer, op);
     if (peer != d->self && peer != 0)
         return -ESRCH;
     spin_lock(&d->lock);
-    ret = port_find_free(d);
+    ret = evtchn_port_find_free(d);
     if (ret < 0)
         goto out;
     local = (uint32_t)ret;
@@ -215,8 +238,9 @@ int evtchn_bind_interdomain(struct evtchn_domain *d, struct evtchn_bind_interdom
     ret = -EINVAL;
     if (evtchn_word_state(w) != EVTCHN_STATE_UNBOUND || evtchn_word_peer(w) != d->self)
         goto out;
-    port_open(d, local, evtchn_word(EVTCHN_STATE_LOOPBACK, 0, d->self, remote));
-    port_store(d, remote, evtchn_word(EVTCHN_STATE_LOOPBACK, evtchn_word_vcpu(w), d->self, local));
+    evtchn_port_open(d, local, evtchn_word(EVTCHN_STATE_LOOPBACK, 0, d->self, remote));
+    evtchn_port_store(d, remote, evtchn_word(EVTCHN_STATE_LOOPBACK, evtchn_word_vcpu(w), d->self,
+                                             local));
     op->local_port = local;
     ret = 0;
 out:
@@ -238,9 +262,9 @@ int evtchn_bind_virq(struct evtchn_domain *d, struct evtchn_bind_virq *op)
         return -ENOENT;
     slot = virq_slot(d, op->vcpu, op->virq);
     spin_lock(&d->lock);
-    ret = *slot ? -EEXIST : port_find_free(d);
+    ret = *slot ? -EEXIST : evtchn_port_find_free(d);
     if (ret > 0) {
-        port_open(d, (uint32_t)ret, evtchn_word(EVTCHN_STATE_VIRQ, op->vcpu, 0, op->virq));
+        evtchn_port_open(d, (uint32_t)ret, evtchn_word(EVTCHN_STATE_VIRQ, op->vcpu, 0, op->virq));
         /* pairs with the acquire in evtchn_virq_raise() */
         store_release(slot, (uint32_t)ret);
         op->port = (uint32_t)ret;
@@ -257,9 +281,9 @@ int evtchn_bind_ipi(struct evtchn_domain *d, struct evtchn_bind_ipi *op)
     if (op->vcpu >= d->nr_vcpus)
         return -ENOENT;
     spin_lock(&d->lock);
-    ret = port_find_free(d);
+    ret = evtchn_port_find_free(d);
     if (ret > 0) {
-        port_open(d, (uint32_t)ret, evtchn_word(EVTCHN_STATE_IPI, op->vcpu, 0, 0));
+        evtchn_port_open(d, (uint32_t)ret, evtchn_word(EVTCHN_STATE_IPI, op->vcpu, 0, 0));
         op->port = (uint32_t)ret;
         ret = 0;
     }
@@ -288,6 +312,7 @@ int evtchn_bind_vcpu(struct evtchn_domain *d, const struct evtchn_bind_vcpu *op)
             ret = -EINVAL;
         break;
     case EVTCHN_STATE_HOST:
+    case EVTCHN_STATE_PEER:
         d->ops->host_moved(d->ctx, op->port, evtchn_word_value(w), op->vcpu);
         break;
     case EVTCHN_STATE_UNBOUND:
@@ -297,8 +322,8 @@ int evtchn_bind_vcpu(struct evtchn_domain *d, const struct evtchn_bind_vcpu *op)
         ret = -EINVAL;
     }
     if (!ret)
-        port_store(d, op->port, evtchn_word(evtchn_word_state(w), op->vcpu, evtchn_word_peer(w),
-                                            evtchn_word_value(w)));
+        evtchn_port_store(d, op->port, evtchn_word(evtchn_word_state(w), op->vcpu,
+                                                   evtchn_word_peer(w), evtchn_word_value(w)));
     spin_unlock(&d->lock);
     ops = load_acquire(&d->port_ops);
     if (!ret && ops->redeliver)
@@ -325,13 +350,17 @@ int evtchn_send(struct evtchn_domain *d, const struct evtchn_send *op)
         evtchn_port_set_pending(d, evtchn_word_value(w));
         return 0;
     case EVTCHN_STATE_HOST:
+    case EVTCHN_STATE_PEER:
         d->ops->host_send(d->ctx, op->port, evtchn_word_value(w));
         return 0;
     case EVTCHN_STATE_IPI:
         evtchn_port_set_pending(d, op->port);
         return 0;
     case EVTCHN_STATE_UNBOUND:
-        return 0;       /* dropped; whoever connects makes up for it */
+        /* dropped; whoever connects makes up for it.  A peer may have, just now. */
+        if (evtchn_is_peer(d, evtchn_word_peer(w)))
+            d->ops->host_send(d->ctx, op->port, EVTCHN_NO_LINK);
+        return 0;
     default:
         return -EINVAL;
     }
@@ -367,6 +396,9 @@ int evtchn_status(struct evtchn_domain *d, struct evtchn_status *op)
         op->status = EVTCHNSTAT_interdomain;
         op->u.interdomain.dom = 0;
         op->u.interdomain.port = evtchn_word_value(w) + 1;
+        break;
+    case EVTCHN_STATE_PEER:
+        evtchn_peer_status(d, w, op);
         break;
     case EVTCHN_STATE_VIRQ:
         op->status = EVTCHNSTAT_virq;
@@ -447,57 +479,6 @@ int evtchn_reset(struct evtchn_domain *d, const struct evtchn_reset *op, bool re
     d->resetting = ret == -ERESTART;
     spin_unlock(&d->lock);
     return ret;
-}
-
-int evtchn_host_bind(struct evtchn_domain *d, uint32_t port, uint32_t link)
-{
-    uint64_t w;
-    int ret = -EINVAL;
-
-    spin_lock(&d->lock);
-    w = evtchn_port_word(d, port);
-    if (evtchn_word_state(w) == EVTCHN_STATE_UNBOUND && evtchn_word_peer(w) == 0) {
-        port_store(d, port, evtchn_word(EVTCHN_STATE_HOST, evtchn_word_vcpu(w), 0, link));
-        d->ops->host_moved(d->ctx, port, link, evtchn_word_vcpu(w));
-        ret = 0;
-    }
-    spin_unlock(&d->lock);
-    return ret;
-}
-
-int evtchn_reserve_host(struct evtchn_domain *d, uint32_t port, uint32_t link)
-{
-    int ret;
-
-    spin_lock(&d->lock);
-    ret = port_check_free(d, port);
-    if (!ret)
-        port_open(d, port, evtchn_word(EVTCHN_STATE_HOST, 0, 0, link));
-    spin_unlock(&d->lock);
-    return ret;
-}
-
-int evtchn_host_unbind(struct evtchn_domain *d, uint32_t port, uint32_t link)
-{
-    uint64_t w;
-    int ret = -EINVAL;
-
-    spin_lock(&d->lock);
-    w = evtchn_port_word(d, port);
-    if (evtchn_word_state(w) == EVTCHN_STATE_HOST && evtchn_word_value(w) == link) {
-        port_store(d, port, evtchn_word(EVTCHN_STATE_UNBOUND, evtchn_word_vcpu(w), 0, 0));
-        ret = 0;
-    }
-    spin_unlock(&d->lock);
-    return ret;
-}
-
-int evtchn_host_event(struct evtchn_domain *d, uint32_t port)
-{
-    if (evtchn_word_state(evtchn_port_word(d, port)) != EVTCHN_STATE_HOST)
-        return -EINVAL;
-    evtchn_port_set_pending(d, port);
-    return 0;
 }
 
 void evtchn_virq_raise(struct evtchn_domain *d, unsigned vcpu, unsigned virq)

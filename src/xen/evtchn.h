@@ -24,8 +24,10 @@
 
 struct evtchn_domain;
 
+#define EVTCHN_NO_LINK UINT32_MAX
+
 /* What the core asks of its surroundings.  None of them may call back into this
- * domain's event channels.  vcpu_kick and host_send are called without any lock
+ * domain's event channels.  vcpu_kick, host_send and peer_* are called without any lock
  * held; host_closed, host_moved, page_alloc and gfn_map under the domain's lock, so
  * that they come in the order of the changes they report. */
 struct evtchn_ops {
@@ -42,6 +44,22 @@ struct evtchn_ops {
     /* The guest wants the port's events on vcpu: when the host connects, and at
      * every EVTCHNOP_bind_vcpu. */
     void (*host_moved)(void *ctx, uint32_t port, uint32_t link, unsigned vcpu);
+    /* Other guests, or all NULL: there are none.  Without any lock, since each may wait for
+     * another process.  Events of a port with a link, and of one without (EVTCHN_NO_LINK),
+     * go through host_send(), and host_moved() is called for the link, as for the host's.
+     *
+     * port waits for guest peer.  When it connects, evtchn_peer_attach() follows, with the
+     * same id.  0 or -errno. */
+    int (*peer_wait)(void *ctx, uint32_t port, domid_t peer, uint32_t id);
+    /* Connects port to the port of peer's that waits for this guest, by *link.  0; -ESRCH:
+     * no such guest; -EINVAL: no such port; -errno. */
+    int (*peer_bind)(void *ctx, uint32_t port, domid_t peer, uint32_t peer_port, uint32_t *link);
+    /* The guest has closed a port that waits for a peer, or has one; its link is free. */
+    void (*peer_closed)(void *ctx, uint32_t port, uint32_t link);
+    /* The other end's port number; 0: the peer has closed it, and may connect again. */
+    uint32_t (*peer_port)(void *ctx, uint32_t link);
+    /* There is such a guest. */
+    bool (*peer_exists)(void *ctx, domid_t peer);
     /* The guest's page gfn, writable, for FIFO control blocks and event words; NULL
      * when there is no such page. */
     void *(*gfn_map)(void *ctx, uint64_t gfn);
@@ -114,6 +132,7 @@ struct evtchn_domain {
     const struct evtchn_port_ops *port_ops;
     uint32_t nr_ports_valid;    /* ports below this have a struct evtchn_port */
     uint32_t free_hint;         /* no free port below this one */
+    uint32_t peer_id;           /* of the last port that began to wait for a peer */
     bool resetting;             /* EVTCHNOP_reset is under way */
     uint32_t reset_next;        /* and has come so far */
     struct evtchn_port *ports[EVTCHN_PORT_PAGES];
@@ -190,9 +209,13 @@ int evtchn_reserve_host(struct evtchn_domain *d, uint32_t port, uint32_t link);
 /* Back to unbound for domain 0, as when a remote end closes; no host_closed().
  * -EINVAL when port is not connected to link. */
 int evtchn_host_unbind(struct evtchn_domain *d, uint32_t port, uint32_t link);
-/* The host sent.  -EINVAL when port is not connected to the host (the guest may
- * just have closed it).  Takes no lock. */
+/* The host, or a peer by its link, sent.  -EINVAL when port is not connected to such (the
+ * guest may just have closed it).  Takes no lock. */
 int evtchn_host_event(struct evtchn_domain *d, uint32_t port);
+
+/* A peer has connected to port, which waited for it under this id: its events come by link
+ * from now on, until the guest closes the port.  -EINVAL: port does not wait so any more. */
+int evtchn_peer_attach(struct evtchn_domain *d, uint32_t port, uint32_t id, uint32_t link);
 
 /* Raises a virtual interrupt: a per-vCPU one on vcpu, a global one wherever the
  * guest bound it (vcpu is not looked at).  Nothing happens when it is not bound.

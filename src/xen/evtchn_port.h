@@ -12,12 +12,13 @@
 
 enum evtchn_state {
     EVTCHN_STATE_FREE,      /* must be 0: pages of ports come zeroed */
-    EVTCHN_STATE_RESERVED,  /* port 0 */
-    EVTCHN_STATE_UNBOUND,   /* peer: the domain that may connect */
+    EVTCHN_STATE_RESERVED,  /* port 0; others while they are connected or closed */
+    EVTCHN_STATE_UNBOUND,   /* peer: the domain that may connect; value: see peer_wait() */
     EVTCHN_STATE_LOOPBACK,  /* value: the port of this domain at the other end */
     EVTCHN_STATE_HOST,      /* value: the host's link */
     EVTCHN_STATE_VIRQ,      /* value: the virtual interrupt */
     EVTCHN_STATE_IPI,
+    EVTCHN_STATE_PEER,      /* peer: another guest, connected or not; value: the link to it */
 };
 
 /* struct evtchn_port.word: value 0-31, peer 32-47, vCPU 48-55, state 56-63 */
@@ -65,6 +66,28 @@ static inline void evtchn_port_set_pending(struct evtchn_domain *d, uint32_t por
 {
     load_acquire(&d->port_ops)->set_pending(d, port);
 }
+
+/* Another guest, if there are such at all. */
+static inline bool evtchn_is_peer(const struct evtchn_domain *d, domid_t dom)
+{
+    return d->ops->peer_wait && dom != 0 && dom != d->self;
+}
+
+/* evtchn.c; d->lock is held. */
+void evtchn_port_store(struct evtchn_domain *d, uint32_t port, uint64_t word);
+/* The port may be opened: 0, -EBUSY, -ENOSPC (number too large) or -ENOMEM. */
+int evtchn_port_check_free(struct evtchn_domain *d, uint32_t port);
+/* The lowest free port, or -errno.  It stays free until evtchn_port_open(). */
+int evtchn_port_find_free(struct evtchn_domain *d);
+void evtchn_port_open(struct evtchn_domain *d, uint32_t port, uint64_t word);
+void evtchn_port_free(struct evtchn_domain *d, uint32_t port);
+
+/* evtchn_ends.c; without the lock, but for the last. */
+int evtchn_peer_wait(struct evtchn_domain *d, uint32_t port, domid_t peer, uint32_t id);
+int evtchn_peer_bind(struct evtchn_domain *d, domid_t peer, struct evtchn_bind_interdomain *op);
+void evtchn_peer_status(const struct evtchn_domain *d, uint64_t w, struct evtchn_status *op);
+/* d->lock is held, but not while the peer is told. */
+void evtchn_peer_close(struct evtchn_domain *d, uint32_t port, uint32_t link);
 
 extern const struct evtchn_port_ops evtchn_port_ops_2l;
 

@@ -8,7 +8,7 @@
 
 void gnttab_init(struct gnttab *t, const struct gnttab_params *p)
 {
-    *t = (struct gnttab){ .p = *p };
+    t->p = *p;
     store_relaxed(&p->table.state->version, 1);
     store_release(&p->table.state->nr_frames, 1);
 }
@@ -29,7 +29,7 @@ static int16_t table_status(const struct gnttab *t, domid_t dom)
 {
     if (dom == DOMID_SELF || dom == t->p.self)
         return GNTST_okay;
-    return dom == 0 ? GNTST_permission_denied : GNTST_bad_domain;
+    return dom == 0 || gnttab_peer_exists(t, dom) ? GNTST_permission_denied : GNTST_bad_domain;
 }
 
 int gnttab_setup_table(struct gnttab *t, struct gnttab_setup_table *op)
@@ -90,7 +90,7 @@ int gnttab_transfer(struct gnttab *t, struct gnttab_transfer *op)
 {
     if (t->mapper && !t->mapper->frame_ok(t->mapper_ctx, op->mfn))
         op->status = GNTST_bad_page;
-    else if (op->domid == 0 || op->domid == t->p.self)
+    else if (op->domid == 0 || op->domid == t->p.self || gnttab_peer_exists(t, op->domid))
         op->status = GNTST_general_error;
     else
         op->status = GNTST_bad_domain;

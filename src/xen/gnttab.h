@@ -3,8 +3,9 @@
  * takes grants without any call, through xen/gnttab_host.h.
  *
  * The table is version 1 until the guest asks for 2 (gnttab_version.c).  The domain is
- * unprivileged and no other domain grants it anything.  What it grants itself it can map,
- * by the surroundings' page tables (gnttab_map.c), and copy (gnttab_copy.c).
+ * unprivileged and domain 0 grants it nothing.  What it grants itself it can map, by the
+ * surroundings' page tables (gnttab_map.c), and copy (gnttab_copy.c); and so what other
+ * guests grant it, whose tables only the surroundings can reach (gnttab_peer.c).
  *
  * Specification: <xen/grant_table.h>, and Xen 4.17's answers. */
 #ifndef XENOLITH_XEN_GNTTAB_H
@@ -17,7 +18,8 @@
 #include <xen/xen.h>
 #include <xen/grant_table.h>
 
-#define GNTTAB_HANDLES_MAX 256
+#define GNTTAB_HANDLES_MAX 256          /* of mappings of own grants */
+#define GNTTAB_PEER_HANDLES_MAX 8192    /* of other guests'; their numbers follow */
 
 /* Xen's limit where its command line does not say otherwise. */
 #define GNTTAB_FRAMES_MAX 64
@@ -39,10 +41,34 @@ struct gnttab_mapper {
                      uint64_t mfn);
 };
 
+/* One end of a copy that needs the surroundings: a held grant, or a frame of the domain's. */
+#define GNTTAB_NO_HOLD UINT32_MAX
+struct gnttab_peer_end {
+    uint32_t hold;                      /* or GNTTAB_NO_HOLD, and */
+    uint64_t mfn;
+    uint32_t offset;                    /* of the first byte, in the frame */
+};
+
+/* Other guests and their tables.  Called without a lock, since each may wait for another
+ * process.  Results are GNTST_*; GNTST_bad_domain: there is no such guest. */
+struct gnttab_peers {
+    bool (*exists)(void *ctx, domid_t domid);
+    /* Marks the entry as in use and shows its page as frame *mfn, until unmap(). */
+    int16_t (*map)(void *ctx, domid_t domid, grant_ref_t ref, bool write, uint64_t *mfn);
+    void (*unmap)(void *ctx, uint64_t mfn);
+    /* Marks it, for copies, until drop(). */
+    int16_t (*hold)(void *ctx, domid_t domid, grant_ref_t ref, bool write,
+                    struct gnttab_grant *grant, uint32_t *hold);
+    void (*drop)(void *ctx, uint32_t hold);
+    int16_t (*copy)(void *ctx, const struct gnttab_peer_end *from,
+                    const struct gnttab_peer_end *to, uint32_t bytes);
+};
+
 struct gnttab_handle {
     grant_ref_t ref;
     uint32_t flags;                     /* GNTMAP_*; no kind of mapping: free */
     uint64_t mfn;
+    bool busy;                          /* a peer's, which is being mapped or unmapped */
 };
 
 struct gnttab_params {
@@ -60,9 +86,14 @@ struct gnttab {
     void *mapper_ctx;
     uint32_t nr_handles;                /* in use */
     struct gnttab_handle handle[GNTTAB_HANDLES_MAX];
+    const struct gnttab_peers *peers;   /* NULL: no other guests */
+    void *peers_ctx;
+    uint32_t peer_handle_next;          /* look from here for a free one */
+    struct gnttab_handle peer_handle[GNTTAB_PEER_HANDLES_MAX];
 };
 
-/* Starts with one frame, in version 1, as Xen does.  What p points to must outlive t. */
+/* Starts with one frame, in version 1, as Xen does.  t is zero-filled, and of what it may grow
+ * to nothing else is touched.  What p points to must outlive t. */
 void gnttab_init(struct gnttab *t, const struct gnttab_params *p);
 
 /* Grants frame to domain `to` in a reserved entry (GNTTAB_RESERVED_CONSOLE,
@@ -71,6 +102,9 @@ void gnttab_seed(struct gnttab *t, grant_ref_t ref, domid_t to, uint32_t frame);
 
 /* mapper and ctx must outlive t; called with a lock held. */
 void gnttab_mapper_set(struct gnttab *t, const struct gnttab_mapper *mapper, void *ctx);
+
+/* peers and ctx must outlive t.  Needs a mapper. */
+void gnttab_peers_set(struct gnttab *t, const struct gnttab_peers *peers, void *ctx);
 
 /* A grant of frame mfn is mapped, and not read-only. */
 bool gnttab_maps_writable(struct gnttab *t, uint64_t mfn);
@@ -100,6 +134,22 @@ int16_t gnttab_own_hold(const struct gnttab *t, grant_ref_t ref, bool write, boo
 /* And takes away what no mapping needs. */
 void gnttab_own_drop(const struct gnttab *t, grant_ref_t ref);
 
+/* domid is another guest, perhaps one that does not exist. */
+static inline bool gnttab_is_peer(const struct gnttab *t, domid_t domid)
+{
+    return t->peers && domid != 0 && domid != t->p.self && domid < DOMID_FIRST_RESERVED;
+}
+
+/* It exists. */
+bool gnttab_peer_exists(const struct gnttab *t, domid_t domid);
+/* What comes of a grant that stands for another domain's: that is used for domain 0 only. */
+int16_t gnttab_transitive_status(const struct gnttab_grant *g);
+/* The two that need no lock, where another guest takes part. */
+int16_t gnttab_peer_map(struct gnttab *t, struct gnttab_map_grant_ref *op);
+int16_t gnttab_peer_copy(struct gnttab *t, const struct gnttab_copy *op);
+/* The last mapping of the handle has gone, and it is busy.  Without the lock. */
+void gnttab_peer_unmapped(struct gnttab *t, struct gnttab_handle *h);
+
 /* HYPERVISOR_grant_table_op(cmd, args, count): op is the caller's copy of one
  * element; its status and results are filled.  0: go on with the next element;
  * -errno: the hypercall ends with it.  Most faults are in the status only.
@@ -121,7 +171,7 @@ int gnttab_get_status_frames(struct gnttab *t, struct gnttab_get_status_frames *
 int gnttab_swap_grant_ref(struct gnttab *t, struct gnttab_swap_grant_ref *op);
 /* -EINVAL, -EOPNOTSUPP; never in a status. */
 int gnttab_cache_flush(struct gnttab *t, struct gnttab_cache_flush *op);
-/* Use of own grants; the caller flushes TLBs after what unmaps. */
+/* Use of own and others' grants; the caller flushes TLBs after what unmaps. */
 int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op);
 int gnttab_unmap_grant_ref(struct gnttab *t, struct gnttab_unmap_grant_ref *op);
 int gnttab_unmap_and_replace(struct gnttab *t, struct gnttab_unmap_and_replace *op);

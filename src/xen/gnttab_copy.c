@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* GNTTABOP_copy: between frames of the domain's own and what it is granted, which here it
- * is by itself.  t->lock is held throughout, so that the in-use bits of an entry belong to
- * one copy and to mappings only. */
+/* GNTTABOP_copy: between frames of the domain's own and what it is granted.  Where other
+ * guests take part, gnttab_peer.c has it.  Else t->lock is held throughout, so that the
+ * in-use bits of an entry belong to one copy and to mappings only. */
 #include "xen/gnttab.h"
 
 /* One end of a copy that has been found good. */
@@ -19,12 +19,12 @@ static int16_t domain_status(const struct gnttab *t, const struct gnttab_copy_pt
         return GNTST_okay;
     if (!by_ref)
         return GNTST_permission_denied;
-    return p->domid == 0 || p->domid == t->p.self ? GNTST_okay : GNTST_bad_domain;
+    return p->domid == 0 || p->domid == t->p.self || gnttab_peer_exists(t, p->domid)
+           ? GNTST_okay : GNTST_bad_domain;
 }
 
-/* Of a grant that stands for another domain's.  There is only domain 0, and one's own may
- * not be meant. */
-static int16_t transitive_status(const struct gnttab_grant *g)
+/* Domain 0 grants nothing, and the granter itself may not be meant. */
+int16_t gnttab_transitive_status(const struct gnttab_grant *g)
 {
     return g->trans_domid == 0 ? gnttab_host_ref_status(g->trans_ref) : GNTST_general_error;
 }
@@ -38,7 +38,7 @@ static int16_t claim_own_grant(const struct gnttab *t, grant_ref_t ref, bool wri
         return status;
     *e = (struct end){ .mfn = g.frame, .offset = g.offset, .length = g.length, .ref = ref,
                        .by_ref = true };
-    return g.transitive ? transitive_status(&g) : GNTST_okay;
+    return g.transitive ? gnttab_transitive_status(&g) : GNTST_okay;
 }
 
 /* Whatever comes of it, release() is due. */
@@ -105,6 +105,11 @@ int gnttab_copy(struct gnttab *t, struct gnttab_copy *op)
         op->status = GNTST_bad_domain;
     if (op->status != GNTST_okay)
         return 0;
+    if ((op->flags & GNTCOPY_source_gref && gnttab_is_peer(t, op->source.domid)) ||
+        (op->flags & GNTCOPY_dest_gref && gnttab_is_peer(t, op->dest.domid))) {
+        op->status = gnttab_peer_copy(t, op);
+        return 0;
+    }
     spin_lock(&t->lock);
     op->status = copy_locked(t, op);
     spin_unlock(&t->lock);

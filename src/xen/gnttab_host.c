@@ -105,24 +105,29 @@ static uint16_t holders_use(uint64_t n)
 }
 
 /* Sets the in-use bits of a reference that has n holders, and finds its page. */
-static int entry_hold(const struct gnttab_host *h, unsigned version, uint32_t ref, bool write,
-                      uint64_t n, void **page)
+static int entry_hold(const struct gnttab_host *h, unsigned version, uint32_t ref,
+                      struct gnttab_want *want, uint64_t n, struct gnttab_grant *grant,
+                      void **page)
 {
-    const struct gnttab_want want = { .by = 0, .write = write, .held = holders_use(n) };
-    struct gnttab_grant grant;
-    int rc = gnttab_entry_hold(&h->table, version, ref, &want, &grant);
+    int rc;
 
+    want->held = holders_use(n);
+    rc = gnttab_entry_hold(&h->table, version, ref, want, grant);
     if (rc)
         return rc;
-    *page = grant.frame >> (64 - PAGE_SHIFT) ? NULL :
-            guest_mem_ptr(h->mem, gpa(grant.frame << PAGE_SHIFT), PAGE_SIZE);
+    *page = NULL;
+    if (grant->transitive)
+        return 0;
+    if (!(grant->frame >> (64 - PAGE_SHIFT)))
+        *page = guest_mem_ptr(h->mem, gpa(grant->frame << PAGE_SHIFT), PAGE_SIZE);
     if (*page)
         return 0;
-    gnttab_entry_drop(&h->table, version, ref, (uint16_t)(GTF_IN_USE & ~want.held));
+    gnttab_entry_drop(&h->table, version, ref, (uint16_t)(GTF_IN_USE & ~want->held));
     return -EFAULT;
 }
 
-int gnttab_host_map(struct gnttab_host *h, uint32_t ref, bool write, void **page)
+static int hold(struct gnttab_host *h, uint32_t ref, struct gnttab_want *want,
+                struct gnttab_grant *grant, void **page)
 {
     unsigned version = gnttab_version(&h->table);
     struct gnttab_host_counts *c;
@@ -136,11 +141,28 @@ int gnttab_host_map(struct gnttab_host *h, uint32_t ref, bool write, void **page
         return -ENOMEM;
     holders = &c->holders[ref % COUNTS_REFS];
     n = holders_enter(holders);
-    ret = entry_hold(h, version, ref, write, n, page);
+    ret = entry_hold(h, version, ref, want, n, grant, page);
     if (!ret)
-        n += write ? COUNT_WRITE : COUNT_READ;
+        n += want->write ? COUNT_WRITE : COUNT_READ;
     holders_leave(holders, n);
     return ret;
+}
+
+int gnttab_host_map(struct gnttab_host *h, uint32_t ref, bool write, void **page)
+{
+    struct gnttab_want want = { .by = 0, .write = write };
+    struct gnttab_grant grant;
+
+    return hold(h, ref, &want, &grant, page);
+}
+
+int gnttab_host_hold(struct gnttab_host *h, domid_t by, uint32_t ref, bool write, bool copy,
+                     struct gnttab_grant *grant)
+{
+    struct gnttab_want want = { .by = by, .write = write, .copy = copy };
+    void *page;
+
+    return hold(h, ref, &want, grant, &page);
 }
 
 void gnttab_host_unmap(struct gnttab_host *h, uint32_t ref, bool write)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Grants of a guest to domain 0, as a backend in the host takes and returns
+/* Grants of a guest to domain 0 and to other guests, as a backend in the host takes and returns
  * them: a checked look-up in a table that the host can see, in the version that
  * the guest has chosen, no hypercall, no copy.  The in-use bits tell the guest
  * the truth while a page is held.  Lock-free; any thread may map and unmap any
@@ -36,5 +36,11 @@ void gnttab_host_free(struct gnttab_host *h);
  * entry; -ENOMEM. */
 int gnttab_host_map(struct gnttab_host *h, uint32_t ref, bool write, void **page);
 void gnttab_host_unmap(struct gnttab_host *h, uint32_t ref, bool write);
+
+/* The same for what it grants to guest `by`, and with copy, what may be copied only: part of
+ * a page, or what another domain grants.  *grant is what the entry says.  Undone by
+ * gnttab_host_unmap() as well. */
+int gnttab_host_hold(struct gnttab_host *h, domid_t by, uint32_t ref, bool write, bool copy,
+                     struct gnttab_grant *grant);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Mapping one's own grants (GNTTABOP_map_grant_ref and what undoes it), and what a
- * guest is told of others'.  A handle holds an entry in use as long as one of its two
+/* Mapping one's own grants (GNTTABOP_map_grant_ref and what undoes it); what is different
+ * for other guests' is in gnttab_peer.c.  A handle holds an entry in use as long as one of its two
  * mappings, for the host and for devices, is there; t->lock guards the handles. */
 #include "base/atomic.h"
 #include "xen/gnttab.h"
@@ -103,7 +103,9 @@ static int16_t map_status(const struct gnttab *t, const struct gnttab_map_grant_
         return GNTST_bad_gntref;
     if (op->dom == 0)
         return gnttab_host_ref_status(op->ref);
-    return op->dom == t->p.self && t->mapper ? GNTST_okay : GNTST_bad_domain;
+    if (op->dom == t->p.self)
+        return t->mapper ? GNTST_okay : GNTST_bad_domain;
+    return gnttab_is_peer(t, op->dom) ? GNTST_okay : GNTST_bad_domain;
 }
 
 int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op)
@@ -111,30 +113,50 @@ int gnttab_map_grant_ref(struct gnttab *t, struct gnttab_map_grant_ref *op)
     op->status = map_status(t, op);
     if (op->status != GNTST_okay)
         return 0;
+    if (op->dom != t->p.self) {
+        op->status = gnttab_peer_map(t, op);
+        return 0;
+    }
     spin_lock(&t->lock);
     op->status = map_locked(t, op);
     spin_unlock(&t->lock);
     return 0;
 }
 
-/* The handle's mapping of one kind, or of both, has gone. */
-static void handle_drop(struct gnttab *t, struct gnttab_handle *h, uint32_t kinds)
+static bool handle_is_peer(const struct gnttab *t, const struct gnttab_handle *h)
+{
+    return h >= t->peer_handle && h < t->peer_handle + GNTTAB_PEER_HANDLES_MAX;
+}
+
+/* The handle's mapping of one kind, or of both, has gone.  True: it is a peer's, and that was
+ * the last; gnttab_peer_unmapped() is due. */
+static bool handle_drop(struct gnttab *t, struct gnttab_handle *h, uint32_t kinds)
 {
     h->flags &= ~kinds;
     if (h->flags & MAP_KINDS)
-        return;
+        return false;
+    if (handle_is_peer(t, h)) {
+        h->busy = true;
+        return true;
+    }
     store_relaxed(&t->nr_handles, t->nr_handles - 1);
     gnttab_own_drop(t, h->ref);
+    return false;
 }
 
 static struct gnttab_handle *handle_of(struct gnttab *t, grant_handle_t handle)
 {
-    if (handle >= GNTTAB_HANDLES_MAX || !(t->handle[handle].flags & MAP_KINDS))
+    struct gnttab_handle *h;
+
+    if (handle >= GNTTAB_HANDLES_MAX + GNTTAB_PEER_HANDLES_MAX)
         return NULL;
-    return &t->handle[handle];
+    h = handle < GNTTAB_HANDLES_MAX ? &t->handle[handle]
+                                    : &t->peer_handle[handle - GNTTAB_HANDLES_MAX];
+    return h->flags & MAP_KINDS ? h : NULL;
 }
 
-static int16_t unmap_locked(struct gnttab *t, const struct gnttab_unmap_grant_ref *op)
+static int16_t unmap_locked(struct gnttab *t, const struct gnttab_unmap_grant_ref *op,
+                            struct gnttab_handle **gone)
 {
     struct gnttab_handle *h = handle_of(t, op->handle);
     uint32_t kinds = 0;
@@ -153,22 +175,27 @@ static int16_t unmap_locked(struct gnttab *t, const struct gnttab_unmap_grant_re
             return status;
         kinds |= GNTMAP_host_map;
     }
-    if (kinds)
-        handle_drop(t, h, kinds);
+    if (kinds && handle_drop(t, h, kinds))
+        *gone = h;
     return GNTST_okay;
 }
 
 int gnttab_unmap_grant_ref(struct gnttab *t, struct gnttab_unmap_grant_ref *op)
 {
+    struct gnttab_handle *gone = NULL;
+
     spin_lock(&t->lock);
-    op->status = unmap_locked(t, op);
+    op->status = unmap_locked(t, op, &gone);
     spin_unlock(&t->lock);
+    if (gone)
+        gnttab_peer_unmapped(t, gone);
     return 0;
 }
 
 int gnttab_unmap_and_replace(struct gnttab *t, struct gnttab_unmap_and_replace *op)
 {
     struct gnttab_handle *h;
+    bool gone = false;
 
     spin_lock(&t->lock);
     h = handle_of(t, op->handle);
@@ -177,8 +204,10 @@ int gnttab_unmap_and_replace(struct gnttab *t, struct gnttab_unmap_and_replace *
         op->status = t->mapper->unmap(t->mapper_ctx, op->host_addr, op->new_addr, h->flags,
                                       h->mfn);
         if (op->status == GNTST_okay)
-            handle_drop(t, h, GNTMAP_host_map);
+            gone = handle_drop(t, h, GNTMAP_host_map);
     }
     spin_unlock(&t->lock);
+    if (gone)
+        gnttab_peer_unmapped(t, h);
     return 0;
 }

@@ -26,6 +26,9 @@
  * to serve what it rings for sooner than that one would wake (xen/hostcall.h).  The shim
  * then reads XEN_CALL_IO_PORT first, and rings if it was not served.
  *
+ * A link may also lead to another guest (shim/abi.h, SHIM_IO_PEER), whose process sends
+ * and receives in place of a device.
+ *
  * Life: the host fills `port`, stores `request`, raises the interrupt; the shim
  * judges the port, stores `state`.  Only the host writes the first line (but
  * for the shim's clearing of `pending`), only the shim the second. */
@@ -54,6 +57,8 @@ struct xen_hostlink {
     uint32_t awake;         /* a doorbell may wait: the host looks by itself before long */
     uint32_t turns;         /* times the host began to look after it had slept */
     uint32_t call;          /* a doorbell is better a call */
+    uint32_t peer_id;       /* not 0: to another guest, for a port that waits by this id */
+    uint32_t peer_port;     /* that guest's port; 0: it has closed it */
     cacheline_aligned uint32_t state;   /* enum xen_hostlink_state */
     uint32_t vcpu;          /* where the guest wants it */
     uint32_t caller;        /* the vCPU that rang last */

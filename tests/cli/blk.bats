@@ -58,9 +58,35 @@ END
     has "cannot be opened"
     [ ! -e s ] && [ ! -e ok ]
     status 1 "$XL" blk --vhost-user "$TMP/s" --disk "$TMP/x,qcow2,xvda,r"
-    has "qcow2"
+    has "$TMP/x: cannot be opened"
     status 1 "$XL" blk --vhost-user "$TMP/s" --disk vdev=xvda,cdrom
     has "empty"
+}
+
+@test "filters that make no sense are told, and leave no socket behind" {
+    local words
+    for words in "qos:iops=some: expected requests per second" \
+                 "qos:speed=1: unknown option \`speed=1', expected iops=" \
+                 "slow: no filter is called" \
+                 "qos:iops=5,vdev=xvdq,filter=delay: expected time=" \
+                 "fault:error=EWHAT: expected hang, EIO"; do
+        status 1 "$XL" blk --vhost-user "$TMP/s" --disk "driver=ram,size=1M,filter=${words%%: *}"
+        has "${words#*: }"
+    done
+    # of a group, only one can say what it may do
+    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "driver=ram,size=1M,filter=qos:iops=5:group=g" \
+        --vhost-user "$TMP/t" --disk "driver=ram,size=1M,filter=qos:iops=6:group=g"
+    has "group=g has other limits already"
+    [ ! -e s ] && [ ! -e t ]
+}
+
+@test "filters over a disk, and a group of disks" {
+    serve --vhost-user "$TMP/s" --disk \
+        "driver=ram,size=1M,filter=qos:iops=5:group=g,filter=delay:time=1ms,filter=verify" \
+        --vhost-user "$TMP/t" --disk "driver=ram,size=1M,filter=qos:group=g"
+    [ -S s ] && [ -S t ]
+    kill $server
+    ended 0
 }
 
 @test "a socket that is no socket, or too long, or in use" {

@@ -227,6 +227,13 @@ until_file() {
     [[ "$output" =~ (^|$'\n')1-[0-9]+ ]]
 }
 
+@test "KVM is loaded when the rate of the TSC is settled, not before" {
+    needs_lab
+    status 0 "$XL" lab -- sh -c \
+        'dmesg | sed -n "s/.*\(Switched to clocksource tsc\)$/\1/p; s/.*\(Nested Paging\).*/\1/p"'
+    [ "$output" = $'Switched to clocksource tsc\nNested Paging' ]
+}
+
 @test "the lab is a KVM host: a guest runs in it" {
     needs_lab
     local kernel

@@ -11,6 +11,8 @@ setup() {
 }
 
 teardown() {
+    # what a test that failed has left in the background
+    jobs -p | xargs -r kill -9 2>/dev/null || true
     [ -z "$(ls -A "$TMP/run/guest" 2>/dev/null)" ] || { ls -R "$TMP/run"; false; }
     rm -rf "$TMP"
 }

@@ -112,6 +112,49 @@ def test_grant_table_of_version_1_where_there_is_no_other(world):
     need(said == "1", f"the kernel uses version {said}")
 
 
+def test_disks_behind_filters(world):
+    """Data is whole and the base untouched, a limit holds, and a hang ends with the guest."""
+    image = world.image("base", SIZE_MIB, noise(2, SIZE_MIB * MIB))
+    before = sha256(image)
+    filters = ["qos:iops=1000000", "delay:time=50us:up-to=500us", "verify",
+               f"cow:file={world.path('overlay')}"]
+    script = f"""
+disk xvda
+disk xvdb
+disk xvdc
+echo @@ base $(sha256sum </dev/xvda)
+dd if=/dev/urandom of=/tmp/noise bs=1M count={SIZE_MIB // 2} 2>/dev/null
+dd if=/tmp/noise of=/dev/xvda bs=1M seek=7 conv=fsync 2>/dev/null
+echo @@ wrote $(sha256sum </tmp/noise)
+echo 3 >/proc/sys/vm/drop_caches
+echo @@ read $(dd if=/dev/xvda bs=1M skip=7 count={SIZE_MIB // 2} 2>/dev/null | sha256sum)
+read began rest </proc/uptime
+dd if=/dev/xvdb of=/dev/null bs=4k count=100 iflag=direct 2>/dev/null
+read ended rest </proc/uptime
+echo @@ took $began $ended
+dd if=/dev/xvdc of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null &
+sleep 1
+echo @@ hangs $(cat /sys/block/xvdc/inflight)
+read x
+"""
+    guest = Guest(world, script, vcpus=2, memory=512, disks=[
+        f"{image},raw,xvda,w," + ",".join(f"filter={f}" for f in filters),
+        "driver=ram,size=1M,vdev=xvdb,filter=qos:iops=50:iops-burst=1",
+        # the partition scan's reads pass
+        "driver=ram,size=1M,vdev=xvdc,filter=fault:op=read:sectors=0-7:nth=2:error=hang"])
+    guest.create()
+    need(guest.expect(r"^@@ base (\w+)").group(1) == before, "the base reads differently")
+    wrote = guest.expect(r"^@@ wrote (\w+)").group(1)
+    need(guest.expect(r"^@@ read (\w+)").group(1) == wrote, "the sums differ")
+    took = guest.expect(r"^@@ took ([\d.]+) ([\d.]+)")
+    seconds = float(took.group(2)) - float(took.group(1))
+    need(1.9 <= seconds <= 6, f"100 reads at 50 per second took {seconds} s")
+    need(guest.expect(r"^@@ hangs +(\d+)").group(1) == "1", "nothing hangs")
+    world.xl("destroy", guest.name)
+    need(sha256(image) == before, "the base has changed")
+    need(os.path.getsize(world.path("overlay")) > SIZE_MIB * MIB, "there is no overlay")
+
+
 def test_a_queue_for_each_vcpu(world):
     image = world.image("disk", 8)
     guest = Guest(world, "disk xvda; echo @@ queues $(ls /sys/block/xvda/mq | wc -l); read x",

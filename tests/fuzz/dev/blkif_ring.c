@@ -9,30 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "blk/driver.h"
 #include "dev/xen_vbd_ring.h"
 #include "mem/guest_mem.h"
 #include "xen/gnttab_host.h"
+#include "watched_disk.h"
 
 #define NR_PAGES     64u
 #define RAM_BASE     (1 * MIB)
-#define DISK_SECTORS 4096u
 #define NR_REFS      (PAGE_SIZE / sizeof(struct grant_entry_v1))
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define require(x) do { if (!(x)) abort(); } while (0)
-
-struct input { const uint8_t *at; size_t left; };
-
-static uint32_t take(struct input *in, unsigned bytes)
-{
-    uint32_t v = 0;
-
-    for (; bytes && in->left; bytes--, in->left--)
-        v = v << 8 | *in->at++;
-    return v;
-}
 
 struct machine {
     struct guest_mem mem;
@@ -40,69 +24,7 @@ struct machine {
     struct gnttab_state grant_state;
     struct grant_entry_v1 *entries;
     uint8_t *ram;
-    struct blk_disk disk;
-    bool later;                     /* keep requests until told */
-    int result;
-    struct blk_req *held[512];
-    unsigned nr_held;
-    unsigned nr_submitted, nr_done;
-};
-
-static void req_check(const struct machine *m, const struct blk_req *req)
-{
-    uint64_t sum = 0;
-
-    for (unsigned i = 0; i < req->nr_iov; i++) {
-        const uint8_t *base = req->iov[i].iov_base;
-
-        require(base >= m->ram && req->iov[i].iov_len <= NR_PAGES * PAGE_SIZE &&
-                base + req->iov[i].iov_len <= m->ram + NR_PAGES * PAGE_SIZE);
-        sum += req->iov[i].iov_len;
-    }
-    if (req->op == BLK_OP_READ || req->op == BLK_OP_WRITE) {
-        require(sum == req->length_bytes);
-        require(req->nr_iov <= VBD_SEGMENTS_MAX);
-    }
-    if (req->op != BLK_OP_FLUSH)
-        require(req->offset_bytes + req->length_bytes <= DISK_SECTORS * BLK_SECTOR_BYTES);
-}
-
-static void finish(struct blk_queue *q, struct machine *m, struct blk_req *req)
-{
-    if (req->op == BLK_OP_READ)
-        for (unsigned i = 0; i < req->nr_iov; i++)
-            memset(req->iov[i].iov_base, 0x5a, req->iov[i].iov_len);
-    m->nr_done++;
-    blk_req_done(q, req, m->result);
-}
-
-static void fuzz_submit(struct blk_queue *q, struct blk_req *req)
-{
-    struct machine *m = q->disk_state;
-
-    req_check(m, req);
-    m->nr_submitted++;
-    if (m->later) {
-        require(m->nr_held < 512);
-        m->held[m->nr_held++] = req;
-    } else {
-        finish(q, m, req);
-    }
-}
-
-static int fuzz_queue_open(struct blk_queue *q, void **state, struct err *e)
-{
-    return 0;
-}
-
-static void fuzz_nothing(struct blk_queue *q)
-{
-}
-
-static const struct blk_driver fuzz_driver = {
-    .name = "fuzz", .summary = "checks", .queue_open = fuzz_queue_open,
-    .queue_close = fuzz_nothing, .submit = fuzz_submit, .flush = fuzz_nothing,
-    .poll = fuzz_nothing, .wait = blk_wait_fd,
+    struct watched_disk watched;
 };
 
 static void machine_init(struct machine *m)
@@ -122,18 +44,7 @@ static void machine_init(struct machine *m)
         m->entries[i] = (struct grant_entry_v1){
             .flags = GTF_permit_access, .frame = (uint32_t)(RAM_BASE >> PAGE_SHIFT) + i,
         };
-    m->disk = (struct blk_disk){
-        .driver = &fuzz_driver, .state = m,
-        .props = { .size_bytes = DISK_SECTORS * BLK_SECTOR_BYTES, .can_flush = true,
-                   .can_discard = true },
-    };
-}
-
-static void finish_held(struct machine *m, struct blk_queue *q)
-{
-    while (m->nr_held)
-        finish(q, m, m->held[--m->nr_held]);
-    blk_queue_reap(q);
+    watched_init(&m->watched, m->ram, NR_PAGES * PAGE_SIZE, VBD_SEGMENTS_MAX, false);
 }
 
 static void command(struct machine *m, struct vbd_ring *r, struct blk_queue *q, struct input *in)
@@ -178,11 +89,11 @@ static void command(struct machine *m, struct vbd_ring *r, struct blk_queue *q, 
         vbd_ring_take(r, 1 + take(in, 1) % 64);
         break;
     case 6:
-        m->later = take(in, 1) & 1;
-        m->result = take(in, 1) & 3 ? 0 : -EIO;
+        m->watched.later = take(in, 1) & 1;
+        m->watched.result = take(in, 1) & 3 ? 0 : -EIO;
         break;
     case 7:
-        finish_held(m, q);
+        watched_finish_held(&m->watched, q);
         break;
     case 8:
         blk_queue_reap(q);
@@ -218,21 +129,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .persistent = how & 0x80,
     }));
     qp.nr_reqs = r->nr_entries;
-    require(!blk_queue_open(&m.disk, &qp, &q, &e));
+    require(!blk_queue_open(&m.watched.disk, &qp, &q, &e));
     vbd_ring_set_queue(r, q);
     while (in.left)
         command(&m, r, q, &in);
 
     vbd_ring_close(r);
-    m.later = false;
+    m.watched.later = false;
     do {
         vbd_ring_take(r, 1);
-        finish_held(&m, q);
+        watched_finish_held(&m.watched, q);
     } while (blk_queue_nr_inflight(q) || vbd_ring_has_barrier(r));
     vbd_ring_publish(r);
     require(r->rsp_prod == r->req_cons);
     require((uint32_t)(r->req_cons - start) == (uint32_t)r->counters.requests);
-    require(m.nr_submitted == m.nr_done);
+    require(m.watched.nr_submitted == m.watched.nr_done);
     vbd_ring_free(r);
     for (unsigned i = 0; i < NR_REFS; i++)
         require(!(m.entries[i].flags & (GTF_reading | GTF_writing)));

@@ -10,100 +10,24 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "blk/driver.h"
 #include "dev/virtio_blk_ring.h"
 #include "virtio/inflight.h"
+#include "watched_disk.h"
 
 #define RAM_BASE     (1 * MIB)
 #define RAM_BYTES    (64 * KIB)
 #define AT_DESC      0u
 #define AT_DRIVER    (4 * KIB)
 #define AT_DEVICE    (6 * KIB)
-#define DISK_SECTORS 4096u
 #define NUM_MAX      128u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define require(x) do { if (!(x)) abort(); } while (0)
-
-struct input { const uint8_t *at; size_t left; };
-
-static uint32_t take(struct input *in, unsigned bytes)
-{
-    uint32_t v = 0;
-
-    for (; bytes && in->left; bytes--, in->left--)
-        v = v << 8 | *in->at++;
-    return v;
-}
 
 struct machine {
     struct shared_mem mem;
     uint8_t *ram;
-    struct blk_disk disk;
-    bool later;                     /* keep requests until told */
-    int result;
-    struct blk_req *held[NUM_MAX];
-    unsigned nr_held;
-    unsigned nr_submitted, nr_done;
+    struct watched_disk watched;
     bool writethrough;
     uint8_t bits[8];
     struct dirty_log log;
-};
-
-static void req_check(const struct machine *m, const struct blk_req *req)
-{
-    uint64_t sum = 0;
-
-    for (unsigned i = 0; i < req->nr_iov; i++) {
-        const uint8_t *base = req->iov[i].iov_base;
-
-        require(base >= m->ram && req->iov[i].iov_len <= RAM_BYTES &&
-                base + req->iov[i].iov_len <= m->ram + RAM_BYTES);
-        sum += req->iov[i].iov_len;
-    }
-    if (req->op == BLK_OP_READ || req->op == BLK_OP_WRITE)
-        require(sum == req->length_bytes && req->nr_iov <= VBLK_IOV_MAX);
-    if (req->op != BLK_OP_FLUSH)
-        require(req->offset_bytes + req->length_bytes <= DISK_SECTORS * BLK_SECTOR_BYTES);
-}
-
-static void finish(struct blk_queue *q, struct machine *m, struct blk_req *req)
-{
-    if (req->op == BLK_OP_READ)
-        for (unsigned i = 0; i < req->nr_iov; i++)
-            memset(req->iov[i].iov_base, 0x5a, req->iov[i].iov_len);
-    m->nr_done++;
-    blk_req_done(q, req, m->result);
-}
-
-static void fuzz_submit(struct blk_queue *q, struct blk_req *req)
-{
-    struct machine *m = q->disk_state;
-
-    req_check(m, req);
-    m->nr_submitted++;
-    if (m->later) {
-        require(m->nr_held < NUM_MAX);
-        m->held[m->nr_held++] = req;
-    } else {
-        finish(q, m, req);
-    }
-}
-
-static int fuzz_queue_open(struct blk_queue *q, void **state, struct err *e)
-{
-    return 0;
-}
-
-static void fuzz_nothing(struct blk_queue *q)
-{
-}
-
-static const struct blk_driver fuzz_driver = {
-    .name = "fuzz", .summary = "checks", .queue_open = fuzz_queue_open,
-    .queue_close = fuzz_nothing, .submit = fuzz_submit, .flush = fuzz_nothing,
-    .poll = fuzz_nothing, .wait = blk_wait_fd,
 };
 
 static void machine_init(struct machine *m)
@@ -126,19 +50,8 @@ static void machine_init(struct machine *m)
         m->mem.region[i].map = m->mem.region[i].host = m->ram + i * RAM_BYTES / 2;
     }
     close(fd);
-    m->disk = (struct blk_disk){
-        .driver = &fuzz_driver, .state = m,
-        .props = { .size_bytes = DISK_SECTORS * BLK_SECTOR_BYTES, .can_flush = true,
-                   .can_discard = true, .can_write_zeroes = true },
-    };
+    watched_init(&m->watched, m->ram, RAM_BYTES, VBLK_IOV_MAX, true);
     m->log = (struct dirty_log){ .bits = m->bits, .size_bytes = sizeof(m->bits) };
-}
-
-static void finish_held(struct machine *m, struct blk_queue *q)
-{
-    while (m->nr_held)
-        finish(q, m, m->held[--m->nr_held]);
-    blk_queue_reap(q);
 }
 
 /* A descriptor at a place of the ring that the device has not come to, made available. */
@@ -190,12 +103,12 @@ static void command(struct machine *m, struct vblk_ring *r, struct blk_queue *q,
         vblk_ring_take(r, 1 + take(in, 1) % 64);
         break;
     case 6:
-        m->later = take(in, 1) & 1;
-        m->result = take(in, 1) & 3 ? 0 : -EIO;
+        m->watched.later = take(in, 1) & 1;
+        m->watched.result = take(in, 1) & 3 ? 0 : -EIO;
         m->writethrough = take(in, 1) & 1;
         break;
     case 7:
-        finish_held(m, q);
+        watched_finish_held(&m->watched, q);
         break;
     case 8:
         blk_queue_reap(q);
@@ -260,16 +173,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     require(!vblk_ring_init(r, &p));
     qp.nr_reqs = vblk_ring_nr_reqs(num);
-    require(!blk_queue_open(&m.disk, &qp, &q, &e));
+    require(!blk_queue_open(&m.watched.disk, &qp, &q, &e));
     vblk_ring_set_queue(r, q);
     while (in.left)
         command(&m, r, q, &in);
 
     vblk_ring_close(r);
-    m.later = false;
-    finish_held(&m, q);
+    m.watched.later = false;
+    watched_finish_held(&m.watched, q);
     vblk_ring_publish(r);
-    require(m.nr_submitted == m.nr_done);
+    require(m.watched.nr_submitted == m.watched.nr_done);
     require(!blk_queue_nr_inflight(q));
     require(r->vq.nr_held <= num);
     /* what is held still are requests that stopped the queue, and what it was to do again */

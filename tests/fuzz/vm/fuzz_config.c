@@ -28,8 +28,10 @@ static void check_config(const struct vm_config *c)
         const struct vm_disk *d = &c->disks[i];
 
         check(d->driver && d->target && d->vdev[0] && d->vdev_number);
-        check(d->format == VM_DISK_FORMAT_RAW && !d->script && !d->virtio && !d->colo);
+        check(d->format != VM_DISK_FORMAT_EMPTY && !d->script && !d->virtio && !d->colo);
         check(strcmp(d->driver, "file") || d->target[0] == '/');
+        check(d->format == VM_DISK_FORMAT_RAW ||
+              (!strcmp(d->driver, "nbd") && d->target[0] == '/' && !d->shared_write));
         for (unsigned j = 0; j < i; j++)
             check(c->disks[j].vdev_number != d->vdev_number);
     }

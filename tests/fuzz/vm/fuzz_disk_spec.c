@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* One line of disk=[...]. */
+/* One line of disk=[...], and its filters. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "blk/filter_options.h"
 #include "vm/disk_spec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -33,6 +34,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(!d.shared_write || !d.readonly);
         check(!d.discard || !d.readonly);
         check(d.format != VM_DISK_FORMAT_EMPTY || !*d.target);
+        if (d.filters) {
+            rc = blk_filters_judge(d.filters, &e);
+            check(rc == -e.code && !e.text[0] == !rc);
+        }
         vm_disk_spec_free(&d);
     }
     free(spec);

@@ -26,6 +26,7 @@ struct report {
 
 struct machine {
     struct guest_mem mem;
+    uint32_t vm_tsc_khz;                /* the VM's rate before it has vCPUs; 0: KVM's own */
     struct kvm_vm *vm;
     struct kvm_vcpu *vcpu[NR_VCPUS_MAX];
     unsigned nr_vcpus;

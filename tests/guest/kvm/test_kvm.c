@@ -16,6 +16,8 @@
 #include "kvm/probe.h"
 #include "machine.h"
 
+#define MSR_IA32_TSC 0x10
+
 /* --- doorbells and ports --- */
 
 static void test_doorbell_signals_its_eventfd_and_nothing_else(void **state)
@@ -195,6 +197,26 @@ static void test_tsc_deadline_timer_fires_after_its_time(void **state)
     machine_expect(m, 0, PORT_END, 0);
 }
 
+/* As after a KVM that was loaded before its kernel knew the TSC's rate. */
+static void test_vcpus_have_the_hosts_rate_whatever_their_vm_began_with(void **state)
+{
+    struct machine *m = *state, *before = machine_new();
+    uint32_t host_khz = 0, khz = 0;
+    uint64_t began = 0, ended = 0;
+
+    machine_build(before, 1, guest_timer);
+    assert_int_equal(kvm_vcpu_get_tsc_khz(before->vcpu[0], &host_khz), 0);
+    machine_free(before);
+    m->vm_tsc_khz = host_khz / 2;
+    machine_build(m, 1, guest_timer);
+    assert_int_equal(kvm_vcpu_get_tsc_khz(m->vcpu[0], &khz), 0);
+    assert_int_equal(khz, host_khz);
+    assert_int_equal(kvm_vcpu_get_msr(m->vcpu[0], MSR_IA32_TSC, &began), 0);
+    machine_sleep_us(10000);
+    assert_int_equal(kvm_vcpu_get_msr(m->vcpu[0], MSR_IA32_TSC, &ended), 0);
+    assert_true(ended - began >= 10 * (uint64_t)host_khz * 3 / 4);
+}
+
 /* --- failures --- */
 
 static void expect_failure(struct machine *m, const char *what)
@@ -339,6 +361,7 @@ int main(void)
         T(test_removed_irqfd_is_silent),
         T(test_impossible_routes_are_refused),
         T(test_tsc_deadline_timer_fires_after_its_time),
+        T(test_vcpus_have_the_hosts_rate_whatever_their_vm_began_with),
         T(test_triple_fault_is_a_failure_with_registers_and_code),
         T(test_access_to_nothing_is_a_failure_with_its_address),
         T(test_describe_fits_any_buffer),

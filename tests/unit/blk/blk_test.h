@@ -44,6 +44,29 @@ static inline void image_make(struct image *img, const char *dir, uint64_t size)
     free(data);
 }
 
+/* Whether the shell finds it; says which is missing. */
+static inline bool program_there(const char *name)
+{
+    char command[128];
+
+    snprintf(command, sizeof(command), "command -v %s >/dev/null", name);
+    if (!system(command))
+        return true;
+    printf("[  SKIPPED ] %s is not installed (tests/need test)\n", name);
+    return false;
+}
+
+/* What a driver of the table serves an image as when it has no way of its own to do it; false
+ * where it cannot be tested here. */
+static inline bool driver_format(const char *driver, const char **format)
+{
+    *format = NULL;
+    if (strcmp(driver, "nbd"))
+        return true;
+    *format = "raw";
+    return program_there("qemu-nbd");
+}
+
 static inline struct blk_disk *disk_open(const struct blk_spec *spec)
 {
     struct blk_disk *d = NULL;

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/atomic.h"
+#include "base/types.h"
 #include "place/thread.h"
 
 /* The last processor this thread may use, which is not where it most likely is; skips
@@ -112,12 +114,60 @@ static void another_thread_sees_where_a_thread_runs(void **state)
     pthread_join(thread, NULL);
 }
 
+struct started {
+    sem_t named;
+    char name[16];
+    sigset_t blocked;
+    size_t stack_bytes;
+};
+
+static void *started_main(void *arg)
+{
+    struct started *s = arg;
+    pthread_attr_t attr;
+
+    sem_wait(&s->named);
+    pthread_getname_np(pthread_self(), s->name, sizeof(s->name));
+    pthread_sigmask(SIG_BLOCK, NULL, &s->blocked);
+    pthread_getattr_np(pthread_self(), &attr);
+    pthread_attr_getstacksize(&attr, &s->stack_bytes);
+    pthread_attr_destroy(&attr);
+    return NULL;
+}
+
+static void start(struct started *s, const char *name, int signal)
+{
+    pthread_t thread;
+
+    sem_init(&s->named, 0, 0);
+    assert_int_equal(place_thread_start(&thread, name, 512 * KIB, signal, started_main, s), 0);
+    sem_post(&s->named);
+    pthread_join(thread, NULL);
+    sem_destroy(&s->named);
+}
+
+static void a_started_thread_is_as_it_was_asked_for(void **state)
+{
+    struct started s = { 0 };
+
+    start(&s, "a name that is too long", SIGUSR2);
+    assert_string_equal(s.name, "a name that is ");
+    assert_false(sigismember(&s.blocked, SIGUSR2));
+    assert_true(sigismember(&s.blocked, SIGTERM));
+    assert_in_range(s.stack_bytes, 512 * KIB, MIB);
+    start(&s, "deaf", 0);
+    assert_string_equal(s.name, "deaf");
+    assert_true(sigismember(&s.blocked, SIGUSR2));
+    assert_true(sigismember(&s.blocked, SIGTERM));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(moving_leaves_the_thread_as_free_as_it_was),
         cmocka_unit_test(a_processor_that_is_not_allowed_is_refused),
         cmocka_unit_test(another_thread_sees_where_a_thread_runs),
+        cmocka_unit_test(a_started_thread_is_as_it_was_asked_for),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,7 @@
 
 #include "stderr_capture.h"
 #include "vm/config.h"
+#include "vm/config_disk.h"
 #include "vm/config_uuid.h"
 
 #define WORDS_MAX 16
@@ -47,6 +48,12 @@ static void print_disk(FILE *out, const struct vm_disk *d)
             d->driver, d->target);
     if (d->size_bytes)
         fprintf(out, " size=%llu", (unsigned long long)d->size_bytes);
+    if (vm_config_disk_image_format(d))
+        fprintf(out, " format=%s", vm_config_disk_image_format(d));
+    if (d->reconnect_s != 30)
+        fprintf(out, " reconnect=%u", d->reconnect_s);
+    if (d->filters)
+        fprintf(out, " filters=%s", d->filters);
     fprintf(out, "%s%s%s%s%s%s\n", d->readonly ? " readonly" : "",
             d->shared_write ? " shared" : "", d->cdrom ? " cdrom" : "",
             d->discard ? " discard" : "", d->direct_io_safe ? " direct-io-safe" : "",

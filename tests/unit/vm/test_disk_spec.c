@@ -90,6 +90,9 @@ static void formats_are_all_known(void **state)
         { "/a,qcow2,xvda", "/a", "xvda", VM_DISK_FORMAT_QCOW2, DISCARD },
         { "/a,vhd,xvda", "/a", "xvda", VM_DISK_FORMAT_VHD, DISCARD },
         { "/a,qed,xvda", "/a", "xvda", VM_DISK_FORMAT_QED, DISCARD },
+        { "/a,vhdx,xvda", "/a", "xvda", VM_DISK_FORMAT_VHDX, DISCARD },
+        { "/a,vmdk,xvda", "/a", "xvda", VM_DISK_FORMAT_VMDK, DISCARD },
+        { "/a,vdi,xvda", "/a", "xvda", VM_DISK_FORMAT_VDI, DISCARD },
         { "qcow2:/a,xvda,w", "/a", "xvda", VM_DISK_FORMAT_QCOW2, DISCARD },
         { "qcow:/a,xvda,w", "/a", "xvda", VM_DISK_FORMAT_QCOW, DISCARD },
         { "vhd:/a,xvda,w", "/a", "xvda", VM_DISK_FORMAT_VHD, DISCARD },
@@ -195,6 +198,7 @@ static void a_driver_may_be_named(void **state)
     assert_int_equal(vm_disk_spec_parse("/a,,xvdb", NULL, &d, &e), 0);
     assert_string_equal(d.driver, "file");
     assert_true(d.size_bytes == 0);
+    assert_null(d.filters);
     vm_disk_spec_free(&d);
 }
 
@@ -236,7 +240,13 @@ static void bad_lines_say_what_is_wrong(void **state)
         { "/a,,xvda,size=1000,driver=null", "not a size" },
         { "/a,,xvda,size=ten,driver=null", "not a size" },
         { "/a,,xvda,size=99999999T,driver=null", "not a size" },
+        { "/a,,xvda,reconnect=1,reconnect=2", "reconnect respecified" },
+        { "/a,,xvda,reconnect=-1", "not a number of seconds" },
+        { "/a,,xvda,reconnect=86401", "not a number of seconds" },
         { "/a,,xvda,driver=", "not the name of a driver" },
+        { "/a,,xvda,filter=", "not a filter" },
+        { "/a,,xvda,filter=:iops=1", "not a filter" },
+        { "/a,,xvda,filter=Qos:iops=1", "not a filter" },
         { "/a,,xvda,driver=../x", "not the name of a driver" },
         { "/a,empty,xvda", "an empty drive can have no target" },
         { "/a,,vda", "not a virtual device" },
