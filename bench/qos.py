@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The filter `qos`: what is set and what comes, through `xenolith blk`, on this machine."""
-import json
 import pathlib
 import shutil
-import subprocess
 import tempfile
-import time
 from statistics import median
 
+import vhost_user_load
 from table import spread, table
 
 SUMMARY = "the rates that filter=qos is set to, and those that come, over vhost-user"
@@ -48,30 +46,12 @@ def prepare(build):
 
 def measure(stage, item):
     option, wanted, seconds = LIMITS[item["limit"]]
-    command = [stage.xenolith, "blk", "--vhost-user", stage.socket, "--disk",
-               f"driver=ram,size=1G,filter=qos:{option}"]
-    stage.socket.unlink(missing_ok=True)
-    with subprocess.Popen(["taskset", "-c", "1", *map(str, command)],
-                          stderr=subprocess.DEVNULL) as server:
-        try:
-            end = time.monotonic() + 10
-            while not stage.socket.exists():
-                if server.poll() is not None or time.monotonic() > end:
-                    return {"error": "the server did not start"}
-                time.sleep(0.02)
-            done = subprocess.run(
-                ["taskset", "-c", "0", stage.client, stage.socket, str(DEPTH), "sleep",
-                 str(seconds), str(WARMUP), str(server.pid), str(item["queues"])],
-                stdout=subprocess.PIPE, text=True, check=False, timeout=90)
-        finally:
-            server.terminate()
-            try:
-                server.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-    if done.returncode:
-        return {"error": f"the client ended with status {done.returncode}"}
-    got = json.loads(done.stdout)
+    got = vhost_user_load.run(
+        [stage.xenolith, "blk", "--vhost-user", stage.socket, "--disk",
+         f"driver=ram,size=1G,filter=qos:{option}"],
+        stage.client, stage.socket, (DEPTH, "sleep", seconds, WARMUP), item["queues"])
+    if "error" in got:
+        return got
     return {"iops": got["iops"], "wanted": wanted, "queue_iops": got["queue_iops"],
             "least": got["second_least"], "most": got["second_most"],
             "cpu_us": got["server_cpu_us"],

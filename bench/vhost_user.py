@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Disks over vhost-user: `xenolith blk` beside qemu-storage-daemon, in turn, on this machine."""
-import json
 import os
 import pathlib
 import shutil
-import subprocess
 import tempfile
-import time
 from statistics import median
 
+import vhost_user_load
 from table import ratio, spread, table
 
 SUMMARY = "4 KiB random reads over vhost-user, beside qemu-storage-daemon"
@@ -77,29 +75,10 @@ def prepare(build):
 
 
 def measure(stage, item):
-    stage.socket.unlink(missing_ok=True)
-    with subprocess.Popen(["taskset", "-c", "1", *map(str, stage.server(item["vmm"],
-                                                                         item["disk"]))],
-                          stderr=subprocess.DEVNULL) as server:
-        try:
-            end = time.monotonic() + 10
-            while not stage.socket.exists():
-                if server.poll() is not None or time.monotonic() > end:
-                    return {"error": "the server did not start"}
-                time.sleep(0.02)
-            done = subprocess.run(
-                ["taskset", "-c", "0", stage.client, stage.socket, *LOADS[item["load"]],
-                 str(SECONDS), str(WARMUP), str(server.pid)],
-                stdout=subprocess.PIPE, text=True, check=False, timeout=60)
-        finally:
-            server.terminate()
-            try:
-                server.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-    if done.returncode:
-        return {"error": f"the client ended with status {done.returncode}"}
-    got = json.loads(done.stdout)
+    got = vhost_user_load.run(stage.server(item["vmm"], item["disk"]), stage.client,
+                              stage.socket, (*LOADS[item["load"]], SECONDS, WARMUP))
+    if "error" in got:
+        return got
     return {"iops": got["iops"], "p50_us": got["p50_us"], "p99_us": got["p99_us"],
             "cpu_us": got["server_cpu_us"],
             "brief": f"{got['iops']:.0f} IOPS, {got['p50_us']:.1f} us"}

@@ -76,23 +76,28 @@ static void boot_id_read(uint8_t id[BOOT_ID_BYTES])
         memset(id, 0, BOOT_ID_BYTES);
 }
 
+/* Shared memory cannot be told that there is no room.  0 or -errno. */
+static int live_allocate(int fd, const struct header *h)
+{
+    off_t live = (off_t)le64toh(h->live_offset_bytes);
+
+    return -posix_fallocate(fd, live, live - (off_t)le64toh(h->durable_offset_bytes));
+}
+
 /* ---- making one ---- */
 
 static int file_fill(int fd, const struct header *h)
 {
     uint8_t block[HEADER_BYTES] = { 0 };
     off_t end = (off_t)(le64toh(h->data_offset_bytes) + le64toh(h->size_bytes));
-
-    off_t live = (off_t)le64toh(h->live_offset_bytes);
     int rc;
 
     memcpy(block, h, sizeof(*h));
     if (ftruncate(fd, end))
         return -errno;
-    /* shared memory cannot be told that there is no room */
-    rc = posix_fallocate(fd, live, live - (off_t)le64toh(h->durable_offset_bytes));
+    rc = live_allocate(fd, h);
     if (rc)
-        return -rc;
+        return rc;
     errno = EIO;
     return pwrite(fd, block, sizeof(block), 0) != sizeof(block) || fsync(fd) ? -errno : 0;
 }
@@ -274,6 +279,12 @@ static int overlay_load(const char *path, const struct header *expected, bool re
     rc = header_judge(fd, expected, &h, e);
     if (!rc && (uint64_t)st.st_size < le64toh(h.data_offset_bytes) + le64toh(h.size_bytes))
         rc = err_set(e, EINVAL, "is an overlay that has been cut short");
+    if (!rc && !readonly) {
+        /* a copy of an overlay has holes where it was empty */
+        rc = live_allocate(fd, &h);
+        if (rc)
+            err_set(e, -rc, "has no room for its bitmap: %s", strerror(-rc));
+    }
     if (!rc) {
         o->dirty = calloc(div_round_up(o->nr_blocks, WORD_BITS), sizeof(*o->dirty));
         o->marking = calloc(o->nr_blocks, sizeof(*o->marking));

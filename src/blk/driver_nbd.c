@@ -95,6 +95,9 @@ static int image_claim(struct nbd_disk *d, const struct blk_spec *spec, struct e
 {
     struct stat st;
 
+    /* qemu-nbd takes others for more than a path: json:{...}, nbd:... */
+    if (spec->path[0] != '/')
+        return err_set(e, EINVAL, "expected an absolute path of an image");
     if (stat(spec->path, &st))
         return err_set(e, errno, "cannot be opened: %s", strerror(errno));
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
@@ -368,16 +371,23 @@ static bool same_export(const struct nbd_export *was, const struct nbd_export *i
            (was->flags & NBD_FLAG_READ_ONLY || !(is->flags & NBD_FLAG_READ_ONLY));
 }
 
+/* One more connection to what was opened. */
+static int export_connect(const struct nbd_disk *d, int timeout_ms, struct err *e)
+{
+    struct nbd_export x;
+    int fd = nbd_connect(&d->target, timeout_ms, &x, e);
+
+    if (fd < 0 || same_export(&d->export, &x))
+        return fd;
+    nbd_disconnect(fd);
+    return err_set(e, ESTALE, "the export is not what it was when it was opened");
+}
+
 static void reconnect(struct nbd_queue *nq)
 {
     struct err e = { 0 };
-    struct nbd_export x;
-    int fd = nbd_connect(&nq->disk->target, RETRY_TIMEOUT_MS, &x, &e);
+    int fd = export_connect(nq->disk, RETRY_TIMEOUT_MS, &e);
 
-    if (fd >= 0 && !same_export(&nq->disk->export, &x)) {
-        nbd_disconnect(fd);
-        fd = -1;
-    }
     if (fd < 0) {
         retry_later(nq);
         return;
@@ -497,7 +507,6 @@ static int nbd_queue_open(struct blk_queue *q, void **queue_state, struct err *e
 {
     struct nbd_disk *d = q->disk_state;
     struct nbd_queue *nq = calloc(1, sizeof(*nq));
-    struct nbd_export x;
     int fd;
 
     if (!nq || nbd_stream_open(&nq->stream, q->reqs, q->params.nr_reqs, part_done, nq)) {
@@ -509,7 +518,7 @@ static int nbd_queue_open(struct blk_queue *q, void **queue_state, struct err *e
     nq->deaths = deaths(d);
     fd = swap_acq_rel(&d->spare_fd, -1);
     if (fd < 0)
-        fd = nbd_connect(&d->target, OPEN_TIMEOUT_MS, &x, e);
+        fd = export_connect(d, OPEN_TIMEOUT_MS, e);
     if (fd < 0) {
         nbd_stream_close(&nq->stream);
         free(nq);

@@ -57,6 +57,8 @@ struct cow_queue {
     uint32_t next_block;
     unsigned nr_taken, nr_written;  /* blocks of this pass */
     uint32_t taken[PASS_BLOCKS];
+    unsigned nr_unflushed;          /* blocks of the pass before, until this one's flush ended */
+    uint32_t unflushed[PASS_BLOCKS];
     uint8_t *copies;
 };
 
@@ -197,6 +199,7 @@ static void flush_begin(struct cow_queue *cq)
     cq->waiting = NULL;
     cq->waiting_tail = &cq->waiting;
     cq->next_block = 0;
+    cq->nr_taken = 0;
     flush_pass(cq);
 }
 
@@ -214,6 +217,8 @@ static void flush_end(struct cow_queue *cq, int result)
 
     while (cq->nr_written < cq->nr_taken)
         cow_overlay_set_dirty(&cq->cow->overlay, cq->taken[cq->nr_written++]);
+    while (cq->nr_unflushed)
+        cow_overlay_set_dirty(&cq->cow->overlay, cq->unflushed[--cq->nr_unflushed]);
     store_release(&cq->cow->flushing, false);
     while ((req = cq->flushes)) {
         cq->flushes = req->next;
@@ -237,6 +242,8 @@ static void flush_pass(struct cow_queue *cq)
     struct cow_overlay *o = &cq->cow->overlay;
     struct blk_req *lower = flush_step(cq, COW_FLUSH);
 
+    memcpy(cq->unflushed, cq->taken, cq->nr_taken * sizeof(*cq->taken));
+    cq->nr_unflushed = cq->nr_taken;
     cq->nr_taken = cq->nr_written = 0;
     while (cq->nr_taken < PASS_BLOCKS && cq->next_block < o->nr_blocks) {
         uint32_t block = cow_overlay_take_dirty(o, cq->next_block, cq->copies +
@@ -270,6 +277,8 @@ static void bitmap_write(struct cow_queue *cq)
 
 static void flush_step_done(struct cow_queue *cq, enum cow_step step, uint64_t bytes, int result)
 {
+    if (!result && step == COW_FLUSH)
+        cq->nr_unflushed = 0;
     if (result || (step == COW_FLUSH && !cq->nr_taken)) {
         flush_end(cq, result);
         return;

@@ -231,8 +231,8 @@ static bool qos_wait(struct blk_queue *q, int64_t timeout_ns)
     struct qos_queue *qq = q->queue_state;
 
     if (qq->first != qq->last)
-        timeout_ns = blk_filter_timeout(timeout_ns, loop_now_ns(),
-                                        held_at(qq, qq->first)->begin_ns);
+        timeout_ns = qq->draining ? 0 : blk_filter_timeout(timeout_ns, loop_now_ns(),
+                                                           held_at(qq, qq->first)->begin_ns);
     return blk_filter_wait(q, timeout_ns);
 }
 

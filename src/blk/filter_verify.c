@@ -8,8 +8,10 @@
  *
  * A read is judged by sectors whose last change had ended when the read began, and that nobody
  * changes before it ends; so a difference is a fault of what is below, whatever else the
- * guest does at the same time.  That it changes memory while that is written is its right:
- * then what the sectors hold is not known.  Before the first write nothing is known either.
+ * guest writes at the same time.  That it changes memory while that is written is its right:
+ * then what the sectors hold is not known, but for a change that it has undone when the write
+ * ends.  That, and changing what a read has brought before it is answered, looks like a fault.
+ * Before the first write nothing is known either.
  *
  * It costs memory, 1/32 of what was written, and time.  It is for tests. */
 #include "blk/filter_verify.h"
@@ -128,14 +130,21 @@ static const uint8_t *cursor_next(struct verify_cursor *c)
     return c->sector;
 }
 
-static uint64_t sum_of_all(const struct blk_req *req)
+/* Of the sectors' sums, which go to those as well if there are any. */
+static uint64_t sum_of_all(const struct blk_req *req, struct verify_sector *s)
 {
     struct verify_cursor c = { .iov = req->iov };
-    uint64_t sum = 1;
+    uint64_t all = 1;
 
-    for (uint64_t n = req->length_bytes / BLK_SECTOR_BYTES; n; n--)
-        sum = sum_add(sum, cursor_next(&c));
-    return sum;
+    for (uint64_t i = 0; i < req->length_bytes / BLK_SECTOR_BYTES; i++) {
+        uint64_t sum = sum_add(0, cursor_next(&c));
+
+        if (s)
+            store_release(&s[i].sum, sum);      /* pairs with the fence in differs() */
+        all = (all ^ sum) * 0x9e3779b97f4a7c15u;
+        all ^= all >> 29;
+    }
+    return all;
 }
 
 /* ---- sectors ---- */
@@ -155,18 +164,16 @@ static void change_begins(struct verify_sector *s)
                                           __ATOMIC_RELAXED));
 }
 
-static void change_ends(struct verify_sector *s, uint64_t stamp, bool known, uint64_t sum)
+/* known: the sum is there.  Whoever is alone in a sector has put it there itself. */
+static void change_ends(struct verify_sector *s, uint64_t stamp, bool known)
 {
     uint64_t word = load_acquire(&s->word), next;
 
     do {
         next = (word & (WRITERS_MASK | CONFLICT)) - WRITER;
         if (!(next & WRITERS_MASK)) {
-            if (known && !(next & CONFLICT)) {
-                /* nobody else may write it now, and readers look at the word before and after */
-                store_release(&s->sum, sum);    /* pairs with the fence in differs() */
+            if (known && !(next & CONFLICT))
                 next |= KNOWN;
-            }
             next &= ~CONFLICT;
         }
         next |= stamp << STAMP_SHIFT;
@@ -181,7 +188,7 @@ static bool differs(struct verify_sector *s, uint64_t began, uint64_t sum)
     if (!(word & KNOWN) || word >> STAMP_SHIFT >= began)
         return false;
     written = load_relaxed(&s->sum);
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);    /* pairs with change_ends() */
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);    /* pairs with sum_of_all() */
     return load_relaxed(&s->word) == word && written != sum;
 }
 
@@ -199,21 +206,30 @@ static int read_judge(const struct verify *v, const struct blk_req *req, uint64_
     return 0;
 }
 
-static void change_finish(struct verify *v, const struct blk_req *req, int result, uint64_t began)
+/* Puts the sums of a change that is done where they belong, from one look at memory that is the
+ * guest's.  False: they need not be those of what the medium got. */
+static bool sums_put(struct verify_sector *s, const struct blk_req *req, uint64_t began)
 {
     static const uint8_t zeroes[BLK_SECTOR_BYTES];
-    bool write = req->op == BLK_OP_WRITE;
-    bool known = !result && (write ? sum_of_all(req) == began : req->op == BLK_OP_WRITE_ZEROES);
-    uint64_t stamp = fetch_add(&v->stamp, 1), nr = req->length_bytes / BLK_SECTOR_BYTES;
-    struct verify_cursor c = { .iov = req->iov };
-    struct verify_sector *s = first_sector(v, req);
-    uint64_t sum = sum_add(0, zeroes);
+    const uint64_t sum = sum_add(0, zeroes);
 
-    for (uint64_t i = 0; i < nr; i++) {
-        if (write && known)
-            sum = sum_add(0, cursor_next(&c));
-        change_ends(&s[i], stamp, known, sum);
-    }
+    if (req->op == BLK_OP_WRITE)
+        return sum_of_all(req, s) == began;
+    if (req->op != BLK_OP_WRITE_ZEROES)
+        return false;
+    for (uint64_t i = 0; i < req->length_bytes / BLK_SECTOR_BYTES; i++)
+        store_release(&s[i].sum, sum);
+    return true;
+}
+
+static void change_finish(struct verify *v, const struct blk_req *req, int result, uint64_t began)
+{
+    struct verify_sector *s = first_sector(v, req);
+    bool known = !result && sums_put(s, req, began);
+    uint64_t stamp = fetch_add(&v->stamp, 1), nr = req->length_bytes / BLK_SECTOR_BYTES;
+
+    for (uint64_t i = 0; i < nr; i++)
+        change_ends(&s[i], stamp, known);
 }
 
 static void verify_complete(void *filter, struct blk_req *lower)
@@ -244,7 +260,7 @@ static void verify_submit(struct blk_queue *q, struct blk_req *req)
 
         for (uint64_t i = 0; i < req->length_bytes / BLK_SECTOR_BYTES; i++)
             change_begins(&s[i]);
-        vq->began[lower->index] = req->op == BLK_OP_WRITE ? sum_of_all(req) : 0;
+        vq->began[lower->index] = req->op == BLK_OP_WRITE ? sum_of_all(req, NULL) : 0;
     }
     blk_filter_submit(&vq->f, lower);
 }

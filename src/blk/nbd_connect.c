@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "blk/disk.h"
 
 /* Replies to one option; a server that has more to say means no good. */
@@ -21,6 +22,8 @@
 #define KEEP_IDLE_S     5
 #define KEEP_INTERVAL_S 5
 #define KEEP_PROBES     2
+
+#define FULL_WAIT_US 10000      /* between two looks at a backlog that is full */
 
 struct shake {
     int fd;
@@ -137,20 +140,12 @@ static int go_send(struct shake *s, bool ask_block_size)
     return rc ? rc : shake_send(s, infos, infos_bytes);
 }
 
-/* The server's words, made harmless for a terminal. */
-static void harmless(char *text)
-{
-    for (unsigned char *c = (unsigned char *)text; *c; c++)
-        if (*c < ' ' || *c == 0x7f)
-            *c = ' ';
-}
-
 static int refused(struct shake *s, uint32_t type, char *words)
 {
     const char *name = s->target->export;
     const char *colon = words[0] ? ": " : "";
 
-    harmless(words);
+    text_make_harmless(words);
     switch (type) {
     case NBD_REP_ERR_UNKNOWN:
         if (!name[0])
@@ -259,18 +254,27 @@ static void socket_tune(int fd, int family)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &gone_ms, sizeof(gone_ms));
 }
 
+/* A Unix socket whose backlog is full says EAGAIN, and nothing tells when it no longer is. */
+static int connect_start(struct shake *s, const struct nbd_address *a)
+{
+    while (connect(s->fd, (const struct sockaddr *)&a->sa, a->length_bytes)) {
+        if (errno != EAGAIN || a->sa.ss_family != AF_UNIX || now_ms() >= s->deadline_ms)
+            return errno;
+        usleep(FULL_WAIT_US);
+    }
+    return 0;
+}
+
 static int socket_connect(struct shake *s, const struct nbd_address *a)
 {
     socklen_t size = sizeof(int);
-    int rc, failed = 0;
+    int rc, failed;
 
     s->fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (s->fd < 0)
         return err_set(s->e, errno, "socket: %s", strerror(errno));
     socket_tune(s->fd, a->sa.ss_family);
-    if (!connect(s->fd, (const struct sockaddr *)&a->sa, a->length_bytes))
-        return 0;
-    failed = errno;
+    failed = connect_start(s, a);
     if (failed == EINPROGRESS || failed == EINTR) {
         rc = shake_wait(s, POLLOUT);
         if (rc)
@@ -303,11 +307,13 @@ static int address_connect(const struct nbd_target *t, const struct nbd_address 
 
 int nbd_connect(const struct nbd_target *t, int timeout_ms, struct nbd_export *x, struct err *e)
 {
-    struct go g, again;
+    struct go g;
     int fd = -1;
 
     timeout_ms /= (int)max_of(t->nr_addresses, 1u);
     for (unsigned i = 0; i < t->nr_addresses && fd < 0; i++) {
+        uint32_t preferred, max;
+
         err_clear(e);
         fd = address_connect(t, &t->address[i], timeout_ms, true, &g, e);
         if (fd < 0 || g.min_bytes <= BLK_SECTOR_BYTES)
@@ -315,7 +321,11 @@ int nbd_connect(const struct nbd_target *t, int timeout_ms, struct nbd_export *x
         /* A client that does not ask for block sizes may use any, if the server takes it
          * at all: then joining sectors to blocks is the server's work. */
         nbd_disconnect(fd);
-        fd = address_connect(t, &t->address[i], timeout_ms, false, &again, e);
+        preferred = g.x.preferred_bytes;
+        max = g.x.max_bytes;
+        fd = address_connect(t, &t->address[i], timeout_ms, false, &g, e);
+        g.x.preferred_bytes = preferred;
+        g.x.max_bytes = max;
     }
     if (fd < 0)
         return fd;

@@ -20,6 +20,7 @@
 
 #include "base/atomic.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #define LISTEN_BACKLOG    128       /* queues that connect at the same time */
 #define LISTEN_FD         3         /* sd_listen_fds(3) */
@@ -132,10 +133,22 @@ static void pid_word_fill(char *word, pid_t pid)
     word[at] = 0;
 }
 
+/* A handler of ours would run in the child, on our memory. */
+static void handlers_reset(void)
+{
+    const struct sigaction none = { .sa_handler = SIG_DFL };
+    struct sigaction sa;
+
+    for (int number = 1; number < NSIG; number++)
+        if (!sigaction(number, NULL, &sa) && sa.sa_handler != SIG_IGN)
+            sigaction(number, &none, NULL);
+}
+
 /* Between vfork() and exec: on the parent's memory, while its thread waits. */
 static void child_run(struct command *c, pid_t parent, int listen_fd, int said_fd)
 {
-    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    /* not O_CLOEXEC: it may have a standard number already, and then has to keep it */
+    int null_fd = open("/dev/null", O_RDWR);
     sigset_t none;
 
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -148,6 +161,7 @@ static void child_run(struct command *c, pid_t parent, int listen_fd, int said_f
     dup2(listen_fd, LISTEN_FD);
     syscall(SYS_close_range, LISTEN_FD + 1, ~0u, 0);
     pid_word_fill(c->pid_word, getpid());
+    handlers_reset();
     signal(SIGPIPE, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -238,8 +252,9 @@ static void words_take(struct nbd_qemu *q, char *words)
         n -= strlen(prefix);
     }
     for (size_t i = 0; i < n; i++)
-        words[i] = (unsigned char)from[i] < ' ' || from[i] == 0x7f ? ' ' : from[i];
+        words[i] = from[i] == '\n' || !from[i] ? ' ' : from[i];
     words[n] = 0;
+    text_make_harmless(words);
     q->words_bytes = 0;
 }
 

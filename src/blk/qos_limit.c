@@ -9,9 +9,9 @@
 #include "base/atomic.h"
 
 struct qos_bucket {
-    cacheline_aligned uint64_t even_ns;
+    cacheline_aligned uint64_t spent_ns;
     cacheline_aligned struct qos_rate rate;     /* constant */
-    uint64_t tolerance_ns;                      /* how far back even_ns may lie */
+    uint64_t tolerance_ns;                      /* how far ahead spent_ns may lie */
     uint64_t one_ns;                            /* what one costs */
 };
 
@@ -36,17 +36,16 @@ static void bucket_init(struct qos_bucket *b, const struct qos_rate *rate)
 
 static uint64_t bucket_take(struct qos_bucket *b, uint64_t now_ns, uint64_t cost_ns)
 {
-    uint64_t even_ns = load_relaxed(&b->even_ns), begin_ns, next_ns;
-    uint64_t earliest_ns = now_ns > b->tolerance_ns ? now_ns - b->tolerance_ns : 0;
+    uint64_t spent_ns = load_relaxed(&b->spent_ns), from_ns, next_ns;
 
     /* the word guards nothing but itself */
     do {
-        begin_ns = max_of(even_ns, earliest_ns);
+        from_ns = max_of(spent_ns, now_ns);
         /* what drains charge adds up without anybody waiting for it */
-        next_ns = min_of(begin_ns + cost_ns, (uint64_t)INT64_MAX);
-    } while (!__atomic_compare_exchange_n(&b->even_ns, &even_ns, next_ns, true,
+        next_ns = min_of(from_ns + cost_ns, (uint64_t)INT64_MAX);
+    } while (!__atomic_compare_exchange_n(&b->spent_ns, &spent_ns, next_ns, true,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    return begin_ns;
+    return from_ns > b->tolerance_ns ? from_ns - b->tolerance_ns : 0;
 }
 
 struct qos_charge qos_charge_of(const struct qos_limits *l, uint64_t bytes)

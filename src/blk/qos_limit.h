@@ -2,10 +2,11 @@
 /* Limits of requests and bytes per second that any number of queues share, and the groups
  * under whose names disks share them.
  *
- * A limit is a bucket of tokens told as a time (the generic cell rate algorithm): `even_ns` is
- * when all that was taken so far will have been earned.  Whoever wants to take something moves
- * it on by what that costs and may begin when it was before: one compare-and-swap, and the
- * answer is a time to wait for.  After a pause even_ns lies back, by the burst at most. */
+ * A limit is a bucket of tokens told as a time (the generic cell rate algorithm): `spent_ns` is
+ * when all that was taken so far will have been earned back and the bucket is full, or some time
+ * that has passed if it is.  Whoever wants to take something moves it on, from now at least, by
+ * what that costs, and may begin when it was no further ahead than the burst takes to earn: one
+ * compare-and-swap, and the answer is a time to wait for. */
 #ifndef XENOLITH_BLK_QOS_LIMIT_H
 #define XENOLITH_BLK_QOS_LIMIT_H
 
@@ -13,6 +14,7 @@
 #include "base/types.h"
 
 #define QOS_PER_SECOND_MAX   ((uint64_t)1000 * 1000 * 1000 * 1000)
+#define QOS_COST_MAX_NS      ((uint64_t)100 * 365 * 86400 * 1000 * 1000 * 1000)
 #define QOS_BURST_DEFAULT_NS 15000000u      /* what may be made up for after a late wake-up */
 
 struct qos_rate {
@@ -23,15 +25,17 @@ struct qos_rate {
 struct qos_limits;
 struct qos_groups;
 
-/* What n of something take at a rate, in ns, to be earned. */
+/* What n of something take at a rate, in ns, to be earned; a century at most. */
 static inline uint64_t qos_cost_ns(const struct qos_rate *r, uint64_t n)
 {
     uint64_t ns;
 
     if (!r->per_second)
         return 0;
-    return __builtin_mul_overflow(n, (uint64_t)1000000000, &ns) ? INT64_MAX / 4
-                                                               : ns / r->per_second;
+    if (!__builtin_mul_overflow(n, (uint64_t)1000000000, &ns))
+        return min_of(ns / r->per_second, QOS_COST_MAX_NS);
+    return (uint64_t)min_of((unsigned __int128)n * 1000000000 / r->per_second,
+                            (unsigned __int128)QOS_COST_MAX_NS);
 }
 
 struct qos_charge { uint64_t requests_ns, bytes_ns; };

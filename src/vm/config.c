@@ -12,6 +12,7 @@
 #include <xen/xen.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "vm/config_disk.h"
 #include "vm/config_keys.h"
 #include "vm/config_uuid.h"
@@ -388,14 +389,6 @@ static int read_all(struct reading *r)
     return 0;
 }
 
-/* A message repeats parts of the file, which may hold terminal controls. */
-static void make_printable(char *text)
-{
-    for (; *text; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            *text = '?';
-}
-
 static int parse_sources(struct xlcfg *x, const char *text, size_t len, const char *name,
                          char *const words[], unsigned nr_words, struct err *e)
 {
@@ -422,7 +415,7 @@ int vm_config_parse(const char *text, size_t len, const char *name,
         rc = read_all(&r);
     xlcfg_free(&x);
     if (rc) {
-        make_printable(e->text);
+        text_make_harmless(e->text);    /* it repeats parts of the file */
         vm_config_free(r.c);
         return rc;
     }

@@ -62,31 +62,12 @@ static bool page_hide(const struct pv_peers *p, unsigned window, uint32_t i)
     return false;
 }
 
-/* Whoever has the other guest's pages now, this guest does not: it keeps blank ones. */
-static void pages_blank(const struct pv_peers *p, const struct peer *peer)
-{
-    for (unsigned w = 0; w < PV_NR_PEER_WINDOWS; w++)
-        for (uint32_t i = 0; i < PEER_PAGES; i++)
-            if (p->grants.page[w][i].refs && p->grants.page[w][i].peer == peer &&
-                !page_place(p, w, i, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
-                page_hide(p, w, i);
-}
-
-static int ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int *fd)
-{
-    int rc = peer_ask(p, peer, m, -1, fd);
-
-    if (rc == -ETIMEDOUT)
-        pages_blank(p, peer);
-    return rc;
-}
-
 static void drop(struct pv_peers *p, struct peer *peer, uint32_t hold)
 {
     struct peer_msg m = { .op = PEER_DROP, .hold = hold };
 
     if (!peer_is_gone(p, peer))
-        ask(p, peer, &m, NULL);
+        peer_ask(p, peer, &m, -1, NULL);
 }
 
 /* It must never shrink under a mapping, and be of pages of the usual size: a mapping of one
@@ -128,7 +109,7 @@ static int16_t hold(struct pv_peers *p, struct peer *peer, struct peer_msg *m)
 
     m->op = PEER_HOLD;
     m->want_ram = peer->ram_fd < 0;
-    if (ask(p, peer, m, &fd))
+    if (peer_ask(p, peer, m, -1, &fd))
         return GNTST_bad_domain;
     if (m->result) {
         if (fd >= 0)
@@ -302,7 +283,8 @@ static bool end_move(struct pv_peers *p, const struct gnttab_peer_end *end, bool
     if (end->hold >= PEER_COPIES_MAX)
         return false;
     c = &p->grants.copy[end->hold];
-    if (!c->peer || (write && !c->write) || end->offset < c->offset ||
+    /* with the connection the hold is over */
+    if (!c->peer || peer_is_gone(p, c->peer) || (write && !c->write) || end->offset < c->offset ||
         end->offset + bytes > c->offset + c->length)
         return false;
     at = (off_t)(c->frame << PAGE_SHIFT) + end->offset;
@@ -324,11 +306,17 @@ int16_t peer_grants_copy(struct pv_peers *p, const struct shim_peer_call *c)
     return ok ? GNTST_okay : GNTST_general_error;
 }
 
-void peer_grants_revoke(struct pv_peers *p, struct peer *peer)
+void peer_grants_revoke(struct pv_peers *p, const struct peer *peer, bool locked)
 {
-    pthread_mutex_lock(&p->grants.lock);
-    pages_blank(p, peer);
-    pthread_mutex_unlock(&p->grants.lock);
+    if (!locked)
+        pthread_mutex_lock(&p->grants.lock);
+    for (unsigned w = 0; w < PV_NR_PEER_WINDOWS; w++)
+        for (uint32_t i = 0; i < PEER_PAGES; i++)
+            if (p->grants.page[w][i].refs && p->grants.page[w][i].peer == peer &&
+                !page_place(p, w, i, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+                page_hide(p, w, i);
+    if (!locked)
+        pthread_mutex_unlock(&p->grants.lock);
 }
 
 void peer_grants_free(struct pv_peers *p)

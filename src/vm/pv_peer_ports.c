@@ -165,13 +165,14 @@ static int bind_begin(struct pv_peers *p, uint32_t port, domid_t domid, uint32_t
     return rc;
 }
 
-/* The other process has answered.  Its guest may have closed the port again, which is as
- * good as a channel that it closes later. */
+/* The other process has answered.  Its guest may have closed the port again (*left), which is
+ * as good as a channel that it closes later. */
 static int bind_finish(struct pv_peers *p, struct channel *c, uint32_t peer_port, int rc, int fd,
-                       uint32_t *link)
+                       uint32_t *link, bool *left)
 {
     pthread_mutex_lock(&p->ports.lock);
     c->binding = false;
+    *left = !c->peer_port;
     if (!rc && c->peer_port) {
         rc = connected(p, c, peer_port, fd);
         fd = -1;
@@ -195,8 +196,7 @@ static void tell_closed(struct pv_peers *p, struct peer *peer, uint32_t peer_por
 {
     struct peer_msg m = { .op = PEER_CLOSE, .port = peer_port, .peer_port = port };
 
-    if (peer_ask(p, peer, &m, -1, NULL) == -ETIMEDOUT)
-        peer_grants_revoke(p, peer);
+    peer_ask(p, peer, &m, -1, NULL);
 }
 
 int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t peer_port,
@@ -204,7 +204,7 @@ int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t 
 {
     struct peer_msg m = { .op = PEER_BIND, .port = peer_port, .peer_port = port };
     struct peer *peer = peer_get(p, domid);
-    bool connected_there;
+    bool connected_there, left;
     struct channel *c;
     int fd = -1, rc;
 
@@ -217,8 +217,6 @@ int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t 
         return rc;
     }
     rc = peer_ask(p, peer, &m, c->end->kick_fd, &fd);
-    if (rc == -ETIMEDOUT)
-        peer_grants_revoke(p, peer);
     if (rc)
         rc = -ESRCH;
     else if (m.result)
@@ -226,8 +224,9 @@ int peer_ports_bind(struct pv_peers *p, uint32_t port, uint32_t domid, uint32_t 
     else if (!fd_is_eventfd(fd))
         rc = -EIO;
     connected_there = !rc;
-    rc = bind_finish(p, c, peer_port, rc, fd, link);
-    if (rc && connected_there)
+    rc = bind_finish(p, c, peer_port, rc, fd, link, &left);
+    /* if a connection's end crossed with the answer, the other side may know nothing of it */
+    if (connected_there && (rc || left))
         tell_closed(p, peer, peer_port, port);
     peer_put(p, peer);
     return rc;

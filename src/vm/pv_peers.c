@@ -33,73 +33,8 @@
 #include "place/thread.h"
 
 #define EVENTS_PER_WAIT 32
+#define DEAF_MS         100     /* until somebody who could not be accepted is tried again */
 #define STACK_BYTES     ((size_t)128 * KIB)
-
-/* ---- packets ---- */
-
-static int packet_send(int fd, const struct peer_msg *m, int pass_fd, int flags)
-{
-    union { struct cmsghdr h; char room[CMSG_SPACE(sizeof(int))]; } control = { 0 };
-    struct iovec iov = { .iov_base = (void *)(uintptr_t)m, .iov_len = sizeof(*m) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-    ssize_t n;
-
-    if (pass_fd >= 0) {
-        msg.msg_control = &control;
-        msg.msg_controllen = sizeof(control);
-        control.h.cmsg_level = SOL_SOCKET;
-        control.h.cmsg_type = SCM_RIGHTS;
-        control.h.cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(&control.h), &pass_fd, sizeof(pass_fd));
-    }
-    do
-        n = sendmsg(fd, &msg, MSG_NOSIGNAL | flags);
-    while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof(*m) ? 0 : n < 0 ? -errno : -EPIPE;
-}
-
-/* The descriptor that came along, or -1.  Where there is room for one, padding lets two in. */
-static int packet_fd(struct msghdr *msg)
-{
-    const struct cmsghdr *h = CMSG_FIRSTHDR(msg);
-    size_t nr;
-    int fd = -1;
-
-    if (!h || h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-        return -1;
-    nr = (h->cmsg_len - CMSG_LEN(0)) / sizeof(fd);
-    for (size_t i = 0; i < nr; i++) {
-        memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-        if (nr > 1)
-            close(fd);
-    }
-    return nr == 1 ? fd : -1;
-}
-
-/* *got_fd: what came along, or -1. */
-static int packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags)
-{
-    union { struct cmsghdr h; char room[CMSG_SPACE(sizeof(int))]; } control;
-    struct iovec iov = { .iov_base = m, .iov_len = sizeof(*m) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-                          .msg_controllen = sizeof(control) };
-    ssize_t n;
-
-    *got_fd = -1;
-    do
-        n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | flags);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
-    *got_fd = packet_fd(&msg);
-    /* MSG_CTRUNC: no descriptor was free for what came along, which is then not there */
-    if (n == (ssize_t)sizeof(*m) && !(msg.msg_flags & MSG_TRUNC))
-        return 0;
-    if (*got_fd >= 0)
-        close(*got_fd);
-    *got_fd = -1;
-    return -EPIPE;
-}
 
 /* ---- what the thread waits for ---- */
 
@@ -152,6 +87,16 @@ void peer_put(struct pv_peers *p, struct peer *peer)
     free(peer);
 }
 
+static bool is_cut(struct pv_peers *p)
+{
+    bool cut;
+
+    pthread_mutex_lock(&p->lock);
+    cut = p->cut;
+    pthread_mutex_unlock(&p->lock);
+    return cut;
+}
+
 bool peer_is_gone(struct pv_peers *p, struct peer *peer)
 {
     bool gone;
@@ -162,8 +107,8 @@ bool peer_is_gone(struct pv_peers *p, struct peer *peer)
     return gone;
 }
 
-/* The connection is of no use any more.  True: it was, until now. */
-static bool peer_close(struct pv_peers *p, struct peer *peer)
+/* The connection is of no use any more, but open yet.  True: it was, until now. */
+static bool peer_leave(struct pv_peers *p, struct peer *peer)
 {
     struct peer **at = &p->open;
     bool was_open;
@@ -177,20 +122,24 @@ static bool peer_close(struct pv_peers *p, struct peer *peer)
             break;
         }
     pthread_mutex_unlock(&p->lock);
-    if (was_open) {
+    if (was_open)
         peers_unwatch(p, peer->fd);
-        shutdown(peer->fd, SHUT_RDWR);
-    }
     return was_open;
+}
+
+/* Of one that peer_leave() has found open. */
+static void peer_close(struct pv_peers *p, struct peer *peer)
+{
+    shutdown(peer->fd, SHUT_RDWR);
+    peer_ports_gone(p, peer->domid);
+    peer_put(p, peer);
 }
 
 /* It is over with this guest, whoever noticed. */
 static void peer_end(struct pv_peers *p, struct peer *peer)
 {
-    if (!peer_close(p, peer))
-        return;
-    peer_ports_gone(p, peer->domid);
-    peer_put(p, peer);
+    if (peer_leave(p, peer))
+        peer_close(p, peer);
 }
 
 static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
@@ -199,12 +148,12 @@ static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
     struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = p->p.domid };
     int fd = p->p.connect(p->p.arg, domid);
     struct peer *peer = fd >= 0 ? calloc(1, sizeof(*peer)) : NULL;
-    bool cut;
+    bool watched;
 
     if (!peer || fcntl(fd, F_SETFL, 0) ||
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
-        packet_send(fd, &hello, -1, 0)) {
+        peer_packet_send(fd, &hello, -1, 0)) {
         if (fd >= 0)
             close(fd);
         free(peer);
@@ -216,12 +165,12 @@ static struct peer *peer_open(struct pv_peers *p, uint32_t domid)
     peer->refs = 2;             /* the list's and the caller's */
     pthread_mutex_init(&peer->lock, NULL);
     pthread_mutex_lock(&p->lock);
-    cut = p->cut;
     peer->next = p->open;
     p->open = peer;
-    pthread_mutex_unlock(&p->lock);
     /* only its end: replies are for who asks */
-    if (!cut && !peers_watch(p, fd, PEER_WAIT_PEER, domid, EPOLLRDHUP))
+    watched = !p->cut && !peers_watch(p, fd, PEER_WAIT_PEER, domid, EPOLLRDHUP);
+    pthread_mutex_unlock(&p->lock);
+    if (watched)
         return peer;
     peer_end(p, peer);
     peer_put(p, peer);
@@ -249,140 +198,43 @@ struct peer *peer_get(struct pv_peers *p, uint32_t domid)
 int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send_fd, int *got_fd)
 {
     const uint32_t op = m->op;
+    bool was_open = false;
     int fd = -1, rc;
 
     pthread_mutex_lock(&peer->lock);
-    rc = packet_send(peer->fd, m, send_fd, 0);
+    rc = is_cut(p) || peer_is_gone(p, peer) ? -ESHUTDOWN
+                                            : peer_packet_send(peer->fd, m, send_fd, 0);
     if (!rc)
-        rc = packet_receive(peer->fd, m, &fd, 0);
+        rc = peer_packet_receive(peer->fd, m, &fd, 0);
     if (!rc && m->op != op)
         rc = -EPROTO;
-    if (rc)
-        shutdown(peer->fd, SHUT_RDWR);      /* a reply that is late is nobody else's */
+    /* a reply that is late is nobody else's */
+    if (rc && !is_cut(p))
+        was_open = peer_leave(p, peer);
     pthread_mutex_unlock(&peer->lock);
     if (got_fd && !rc)
         *got_fd = fd;
     else if (fd >= 0)
         close(fd);
-    if (!rc)
-        return 0;
+    if (!was_open)
+        return rc;
     if (rc == -EAGAIN) {
         log_error("the process of guest %u does not answer: it is given up", peer->domid);
-        rc = -ETIMEDOUT;
+        /* before the other side sees the end, and gives back what is mapped */
+        peer_grants_revoke(p, peer, op == PEER_HOLD || op == PEER_DROP);
     }
-    peer_end(p, peer);
+    peer_close(p, peer);
     return rc;
 }
 
-/* ---- answering ---- */
-
-static void conn_end(struct pv_peers *p, struct peer_conn *c)
-{
-    domid_t domid = c->domid;
-
-    peer_held_end(p, c);
-    peers_unwatch(p, c->fd);
-    close(c->fd);
-    *c = (struct peer_conn){ .fd = -1 };
-    if (domid)
-        peer_ports_gone(p, domid);
-}
-
-static bool hello(struct pv_peers *p, struct peer_conn *c, const struct peer_msg *m)
-{
-    if (m->op != PEER_HELLO || m->port != PEER_WIRE_VERSION || !m->domid ||
-        m->domid >= DOMID_FIRST_RESERVED || m->domid == p->p.domid)
-        return false;
-    c->domid = (domid_t)m->domid;
-    return true;
-}
-
-/* False: the connection must end.  fd is what came along, or -1, and is used up. */
-static bool answer(struct pv_peers *p, struct peer_conn *c, struct peer_msg *m, int fd)
-{
-    int reply_fd = -1;
-
-    if (!c->domid || m->op != PEER_BIND) {
-        if (fd >= 0)
-            close(fd);
-        fd = -1;
-    }
-    if (!c->domid)
-        return hello(p, c, m);
-    m->result = 0;
-    switch (m->op) {
-    case PEER_BIND:
-        m->result = peer_ports_serve_bind(p, c->domid, m, fd, &reply_fd);
-        break;
-    case PEER_CLOSE:
-        peer_ports_serve_close(p, c->domid, m);
-        break;
-    case PEER_HOLD:
-        peer_held_hold(p, c, m);
-        if (m->want_ram && !m->result)
-            reply_fd = p->p.ram_fd;
-        break;
-    case PEER_DROP:
-        peer_held_drop(p, c, m->hold);
-        break;
-    default:
-        return false;
-    }
-    /* who has not read the last reply yet does not ask as agreed */
-    return !packet_send(c->fd, m, reply_fd, MSG_DONTWAIT);
-}
-
-static void conn_ready(struct pv_peers *p, struct peer_conn *c)
-{
-    struct peer_msg m;
-    int fd, rc;
-
-    if (c->fd < 0)
-        return;
-    rc = packet_receive(c->fd, &m, &fd, MSG_DONTWAIT);
-    if (rc == -EAGAIN)
-        return;
-    if (rc || !answer(p, c, &m, fd))
-        conn_end(p, c);
-}
-
-/* A process without descriptors turns whoever comes away, with the one that is kept for it. */
-static void turn_away(struct pv_peers *p)
-{
-    int fd;
-
-    close(p->spare_fd);
-    fd = accept4(p->p.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-    if (fd >= 0)
-        close(fd);
-    p->spare_fd = eventfd(0, EFD_CLOEXEC);
-}
-
-static void listen_ready(struct pv_peers *p)
-{
-    int fd = accept4(p->p.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-    uint32_t i = 0;
-
-    if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE)
-            turn_away(p);
-        return;
-    }
-    while (i < PEER_CONNS_MAX && p->conn[i].fd >= 0)
-        i++;
-    if (i == PEER_CONNS_MAX || peers_watch(p, fd, PEER_WAIT_CONN, i, EPOLLIN)) {
-        close(fd);
-        return;
-    }
-    p->conn[i] = (struct peer_conn){ .fd = fd };
-}
+/* ---- the thread ---- */
 
 static void peer_ended(struct pv_peers *p, uint32_t domid)
 {
     struct peer *peer;
 
     pthread_mutex_lock(&p->lock);
-    peer = find(p, domid);
+    peer = p->cut ? NULL : find(p, domid);
     if (peer)
         peer->refs++;
     pthread_mutex_unlock(&p->lock);
@@ -394,14 +246,21 @@ static void peer_ended(struct pv_peers *p, uint32_t domid)
     peer_put(p, peer);
 }
 
+static int listen_watch(struct pv_peers *p)
+{
+    return peers_watch(p, p->p.listen_fd, PEER_WAIT_LISTEN, 0, EPOLLIN);
+}
+
 static void *serve(void *arg)
 {
     struct pv_peers *p = arg;
     struct epoll_event ev[EVENTS_PER_WAIT];
+    bool deaf = false;
 
     for (;;) {
-        int n = epoll_wait(p->epoll_fd, ev, EVENTS_PER_WAIT, -1);
+        int n = epoll_wait(p->epoll_fd, ev, EVENTS_PER_WAIT, deaf ? DEAF_MS : -1);
 
+        deaf = deaf && listen_watch(p);
         for (int i = 0; i < n; i++) {
             uint32_t number = (uint32_t)ev[i].data.u64;
 
@@ -409,10 +268,13 @@ static void *serve(void *arg)
             case PEER_WAIT_END:
                 return NULL;
             case PEER_WAIT_LISTEN:
-                listen_ready(p);
+                /* who cannot be accepted stays, and would be seen again at once */
+                deaf = !peer_conn_accept(p);
+                if (deaf)
+                    peers_unwatch(p, p->p.listen_fd);
                 break;
             case PEER_WAIT_CONN:
-                conn_ready(p, &p->conn[number]);
+                peer_conn_ready(p, &p->conn[number]);
                 break;
             case PEER_WAIT_PEER:
                 peer_ended(p, number);
@@ -517,7 +379,7 @@ static int start(struct pv_peers *p)
     if (!rc)
         rc = peers_watch(p, p->end_fd, PEER_WAIT_END, 0, EPOLLIN);
     if (!rc)
-        rc = peers_watch(p, p->p.listen_fd, PEER_WAIT_LISTEN, 0, EPOLLIN);
+        rc = listen_watch(p);
     if (!rc)
         rc = place_thread_start(&p->thread, "peers", STACK_BYTES, 0, serve, p);
     p->thread_runs = !rc;
@@ -550,12 +412,15 @@ int pv_peers_create(const struct pv_peers_params *params, struct pv_peers **out,
     return 0;
 }
 
+/* The connections stay: with them, what the guest may still see would be given back. */
 void pv_peers_cut(struct pv_peers *p)
 {
     pthread_mutex_lock(&p->lock);
     p->cut = true;
-    for (struct peer *peer = p->open; peer; peer = peer->next)
-        shutdown(peer->fd, SHUT_RDWR);
+    for (struct peer *peer = p->open; peer; peer = peer->next) {
+        peers_unwatch(p, peer->fd);     /* it would see this as the other side's end */
+        shutdown(peer->fd, SHUT_RD);
+    }
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -577,7 +442,7 @@ void pv_peers_free(struct pv_peers *p)
         peer_end(p, p->open);
     for (unsigned i = 0; i < PEER_CONNS_MAX; i++)
         if (p->conn[i].fd >= 0)
-            conn_end(p, &p->conn[i]);
+            peer_conn_end(p, &p->conn[i]);
     if (p->table.counts)
         gnttab_host_free(&p->table);
     close(p->p.listen_fd);

@@ -50,7 +50,8 @@ void pv_peers_window_free(uint8_t *window);
 
 /* What p points to must outlive the peers.  0 or -errno; listen_fd is closed then. */
 int pv_peers_create(const struct pv_peers_params *p, struct pv_peers **out, struct err *e);
-/* From now on nobody waits for another guest's process.  Any thread. */
+/* From now on nobody waits for another guest's process; what the guest has of others it keeps
+ * until pv_peers_free().  Any thread. */
 void pv_peers_cut(struct pv_peers *p);
 /* Ends all channels and grants with others, and pages of theirs go from the windows.  No vCPU
  * runs.  NULL is allowed. */

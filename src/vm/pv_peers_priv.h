@@ -8,6 +8,7 @@
 #define XENOLITH_VM_PV_PEERS_PRIV_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "vm/pv_peer_wire.h"
 #include "vm/pv_peers.h"
@@ -15,6 +16,7 @@
 #include "xen/gnttab_host.h"
 
 #define PEER_CONNS_MAX  256         /* that others make to this guest */
+#define PEER_CONNS_EACH 8           /* that one process makes, of these; a guest needs one */
 #define PEER_COPIES_MAX 256         /* grants held for copies at a time */
 
 /* What the thread waits for: a kind in the upper half of the event's data, a number below. */
@@ -71,6 +73,7 @@ struct peer_grants {
 /* A connection of another guest's to this one; the thread's alone. */
 struct peer_conn {
     int fd;                     /* -1: free */
+    pid_t pid;                  /* whose */
     domid_t domid;              /* 0: has not said yet */
     uint32_t nr_holds;          /* room for so many */
     struct peer_held { uint32_t ref; bool used, write; } *held;
@@ -97,11 +100,21 @@ void peer_put(struct pv_peers *p, struct peer *peer);
 struct peer *peer_hold(struct pv_peers *p, struct peer *peer);
 bool peer_is_gone(struct pv_peers *p, struct peer *peer);
 /* Sends m with send_fd (-1: none) and waits for the reply, which replaces it, with *got_fd (NULL:
- * none is wanted).  0 or -errno: the connection is gone; -ETIMEDOUT: since the other side lives
- * but does not answer. */
+ * none is wanted).  0 or -errno: the connection is gone.  PEER_HOLD and PEER_DROP are for who
+ * has grants.lock, the others for who has not. */
 int peer_ask(struct pv_peers *p, struct peer *peer, struct peer_msg *m, int send_fd, int *got_fd);
 int peers_watch(struct pv_peers *p, int fd, enum peer_wait kind, uint32_t number, uint32_t events);
 void peers_unwatch(struct pv_peers *p, int fd);
+
+/* pv_peer_packet.c.  0 or -errno; pass_fd: -1: none.  *got_fd: what came along, or -1. */
+int peer_packet_send(int fd, const struct peer_msg *m, int pass_fd, int flags);
+int peer_packet_receive(int fd, struct peer_msg *m, int *got_fd, int flags);
+
+/* pv_peer_conns.c: the thread, or nobody else any more */
+/* False: nobody can be accepted now, though somebody comes. */
+bool peer_conn_accept(struct pv_peers *p);
+void peer_conn_ready(struct pv_peers *p, struct peer_conn *c);
+void peer_conn_end(struct pv_peers *p, struct peer_conn *c);
 
 /* pv_peer_ports.c */
 int peer_ports_init(struct pv_peers *p);
@@ -126,9 +139,9 @@ void peer_grants_unmap(struct pv_peers *p, uint64_t mfn);
 int16_t peer_grants_hold(struct pv_peers *p, struct shim_peer_call *c);
 void peer_grants_drop(struct pv_peers *p, uint32_t hold);
 int16_t peer_grants_copy(struct pv_peers *p, const struct shim_peer_call *c);
-/* It lives, but has not answered and takes the connection for ended: its pages may be in use
- * for something else, so they go. */
-void peer_grants_revoke(struct pv_peers *p, struct peer *peer);
+/* It lives, but has not answered, and will take its pages back when its connection is closed:
+ * the guest keeps blank ones.  locked: grants.lock is held. */
+void peer_grants_revoke(struct pv_peers *p, const struct peer *peer, bool locked);
 
 /* pv_peer_held.c: the thread; what another guest holds of this one's grants */
 void peer_held_hold(struct pv_peers *p, struct peer_conn *c, struct peer_msg *m);

@@ -18,6 +18,7 @@
 #include <xen/xen.h>
 #include <xen/grant_table.h>
 
+#define GNTTAB_MAP_KINDS   (GNTMAP_host_map | GNTMAP_device_map)    /* a handle with none is free */
 #define GNTTAB_HANDLES_MAX 256          /* of mappings of own grants */
 #define GNTTAB_PEER_HANDLES_MAX 8192    /* of other guests'; their numbers follow */
 
@@ -144,6 +145,13 @@ static inline bool gnttab_is_peer(const struct gnttab *t, domid_t domid)
 bool gnttab_peer_exists(const struct gnttab *t, domid_t domid);
 /* What comes of a grant that stands for another domain's: that is used for domain 0 only. */
 int16_t gnttab_transitive_status(const struct gnttab_grant *g);
+/* A free handle for a grant of the domain's own, with t->lock held; NULL: all are in use. */
+struct gnttab_handle *gnttab_own_handle(struct gnttab *t);
+/* A frame as one end of a copy: what of it may be used, and whether it may be at all. */
+struct gnttab_part { uint16_t offset, length; };
+int16_t gnttab_frame_status(const struct gnttab *t, uint64_t mfn, bool write);
+int16_t gnttab_copy_status(const struct gnttab_copy *op, const struct gnttab_part *from,
+                           const struct gnttab_part *to);
 /* The two that need no lock, where another guest takes part. */
 int16_t gnttab_peer_map(struct gnttab *t, struct gnttab_map_grant_ref *op);
 int16_t gnttab_peer_copy(struct gnttab *t, const struct gnttab_copy *op);

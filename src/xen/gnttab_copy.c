@@ -7,7 +7,7 @@
 /* One end of a copy that has been found good. */
 struct end {
     uint64_t mfn;
-    uint16_t offset, length;    /* what may be used of the frame */
+    struct gnttab_part part;
     grant_ref_t ref;
     bool by_ref;
 };
@@ -29,6 +29,14 @@ int16_t gnttab_transitive_status(const struct gnttab_grant *g)
     return g->trans_domid == 0 ? gnttab_host_ref_status(g->trans_ref) : GNTST_general_error;
 }
 
+int16_t gnttab_frame_status(const struct gnttab *t, uint64_t mfn, bool write)
+{
+    if (!t->mapper->frame_ok(t->mapper_ctx, mfn))
+        return GNTST_bad_page;
+    return !write || t->mapper->frame_writable(t->mapper_ctx, mfn) ? GNTST_okay
+                                                                   : GNTST_general_error;
+}
+
 static int16_t claim_own_grant(const struct gnttab *t, grant_ref_t ref, bool write, struct end *e)
 {
     struct gnttab_grant g;
@@ -36,7 +44,7 @@ static int16_t claim_own_grant(const struct gnttab *t, grant_ref_t ref, bool wri
 
     if (status != GNTST_okay)
         return status;
-    *e = (struct end){ .mfn = g.frame, .offset = g.offset, .length = g.length, .ref = ref,
+    *e = (struct end){ .mfn = g.frame, .part = { g.offset, g.length }, .ref = ref,
                        .by_ref = true };
     return g.transitive ? gnttab_transitive_status(&g) : GNTST_okay;
 }
@@ -47,16 +55,12 @@ static int16_t claim(const struct gnttab *t, const struct gnttab_copy_ptr *p, bo
 {
     int16_t status = GNTST_okay;
 
-    *e = (struct end){ .mfn = by_ref ? 0 : p->u.gmfn, .length = PAGE_SIZE };
+    *e = (struct end){ .mfn = by_ref ? 0 : p->u.gmfn, .part.length = PAGE_SIZE };
     if (by_ref && p->domid == 0)
         return gnttab_host_ref_status(p->u.ref);
     if (by_ref)
         status = claim_own_grant(t, p->u.ref, write, e);
-    if (status == GNTST_okay && !t->mapper->frame_ok(t->mapper_ctx, e->mfn))
-        status = GNTST_bad_page;
-    if (status == GNTST_okay && write && !t->mapper->frame_writable(t->mapper_ctx, e->mfn))
-        status = GNTST_general_error;
-    return status;
+    return status == GNTST_okay ? gnttab_frame_status(t, e->mfn, write) : status;
 }
 
 static void release(const struct gnttab *t, const struct end *e)
@@ -65,18 +69,27 @@ static void release(const struct gnttab *t, const struct end *e)
         gnttab_own_drop(t, e->ref);
 }
 
-static bool within(const struct end *e, unsigned offset, unsigned bytes)
+static bool within(const struct gnttab_part *part, unsigned offset, unsigned bytes)
 {
-    return offset >= e->offset && offset + bytes <= (unsigned)e->offset + e->length;
+    return offset >= part->offset && offset + bytes <= (unsigned)part->offset + part->length;
+}
+
+int16_t gnttab_copy_status(const struct gnttab_copy *op, const struct gnttab_part *from,
+                           const struct gnttab_part *to)
+{
+    if (op->source.offset + op->len > PAGE_SIZE || op->dest.offset + op->len > PAGE_SIZE)
+        return GNTST_bad_copy_arg;
+    return within(from, op->source.offset, op->len) && within(to, op->dest.offset, op->len)
+           ? GNTST_okay : GNTST_general_error;
 }
 
 static int16_t copy_bytes(const struct gnttab *t, const struct gnttab_copy *op,
                           const struct end *from, const struct end *to)
 {
-    if (op->source.offset + op->len > PAGE_SIZE || op->dest.offset + op->len > PAGE_SIZE)
-        return GNTST_bad_copy_arg;
-    if (!within(from, op->source.offset, op->len) || !within(to, op->dest.offset, op->len))
-        return GNTST_general_error;
+    int16_t status = gnttab_copy_status(op, &from->part, &to->part);
+
+    if (status != GNTST_okay)
+        return status;
     t->mapper->copy(t->mapper_ctx, (to->mfn << PAGE_SHIFT) + op->dest.offset,
                     (from->mfn << PAGE_SHIFT) + op->source.offset, op->len);
     return GNTST_okay;

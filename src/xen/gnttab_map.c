@@ -5,8 +5,6 @@
 #include "base/atomic.h"
 #include "xen/gnttab.h"
 
-#define MAP_KINDS (GNTMAP_host_map | GNTMAP_device_map)
-
 void gnttab_mapper_set(struct gnttab *t, const struct gnttab_mapper *mapper, void *ctx)
 {
     t->mapper = mapper;
@@ -21,7 +19,7 @@ bool gnttab_maps_writable(struct gnttab *t, uint64_t mfn)
         return false;
     spin_lock(&t->lock);
     for (unsigned i = 0; !found && i < GNTTAB_HANDLES_MAX; i++)
-        found = (t->handle[i].flags & MAP_KINDS) && t->handle[i].mfn == mfn &&
+        found = (t->handle[i].flags & GNTTAB_MAP_KINDS) && t->handle[i].mfn == mfn &&
                 !(t->handle[i].flags & GNTMAP_readonly);
     spin_unlock(&t->lock);
     return found;
@@ -33,7 +31,7 @@ static uint16_t handles_use(const struct gnttab *t, grant_ref_t ref, uint64_t *m
     uint16_t use = 0;
 
     for (unsigned i = 0; t->nr_handles && i < GNTTAB_HANDLES_MAX; i++)
-        if ((t->handle[i].flags & MAP_KINDS) && t->handle[i].ref == ref) {
+        if ((t->handle[i].flags & GNTTAB_MAP_KINDS) && t->handle[i].ref == ref) {
             use |= t->handle[i].flags & GNTMAP_readonly ? GTF_reading : GTF_IN_USE;
             *mfn = t->handle[i].mfn;
         }
@@ -69,15 +67,21 @@ void gnttab_own_drop(const struct gnttab *t, grant_ref_t ref)
                       (uint16_t)(GTF_IN_USE & ~handles_use(t, ref, &mfn)));
 }
 
+struct gnttab_handle *gnttab_own_handle(struct gnttab *t)
+{
+    for (unsigned i = 0; i < GNTTAB_HANDLES_MAX; i++)
+        if (!(t->handle[i].flags & GNTTAB_MAP_KINDS))
+            return &t->handle[i];
+    return NULL;
+}
+
 static int16_t map_locked(struct gnttab *t, struct gnttab_map_grant_ref *op)
 {
+    struct gnttab_handle *h = gnttab_own_handle(t);
     struct gnttab_grant g;
-    unsigned at = 0;
     int16_t status;
 
-    while (at < GNTTAB_HANDLES_MAX && (t->handle[at].flags & MAP_KINDS))
-        at++;
-    if (at == GNTTAB_HANDLES_MAX)
+    if (!h)
         return GNTST_no_device_space;
     status = gnttab_own_hold(t, op->ref, !(op->flags & GNTMAP_readonly), false, &g);
     if (status != GNTST_okay)
@@ -90,16 +94,16 @@ static int16_t map_locked(struct gnttab *t, struct gnttab_map_grant_ref *op)
         gnttab_own_drop(t, op->ref);
         return status;
     }
-    t->handle[at] = (struct gnttab_handle){ .ref = op->ref, .flags = op->flags, .mfn = g.frame };
+    *h = (struct gnttab_handle){ .ref = op->ref, .flags = op->flags, .mfn = g.frame };
     store_relaxed(&t->nr_handles, t->nr_handles + 1);
-    op->handle = at;
+    op->handle = (grant_handle_t)(h - t->handle);
     op->dev_bus_addr = g.frame << PAGE_SHIFT;
     return GNTST_okay;
 }
 
 static int16_t map_status(const struct gnttab *t, const struct gnttab_map_grant_ref *op)
 {
-    if (!(op->flags & MAP_KINDS))
+    if (!(op->flags & GNTTAB_MAP_KINDS))
         return GNTST_bad_gntref;
     if (op->dom == 0)
         return gnttab_host_ref_status(op->ref);
@@ -133,7 +137,7 @@ static bool handle_is_peer(const struct gnttab *t, const struct gnttab_handle *h
 static bool handle_drop(struct gnttab *t, struct gnttab_handle *h, uint32_t kinds)
 {
     h->flags &= ~kinds;
-    if (h->flags & MAP_KINDS)
+    if (h->flags & GNTTAB_MAP_KINDS)
         return false;
     if (handle_is_peer(t, h)) {
         h->busy = true;
@@ -152,7 +156,7 @@ static struct gnttab_handle *handle_of(struct gnttab *t, grant_handle_t handle)
         return NULL;
     h = handle < GNTTAB_HANDLES_MAX ? &t->handle[handle]
                                     : &t->peer_handle[handle - GNTTAB_HANDLES_MAX];
-    return h->flags & MAP_KINDS ? h : NULL;
+    return h->flags & GNTTAB_MAP_KINDS ? h : NULL;
 }
 
 static int16_t unmap_locked(struct gnttab *t, const struct gnttab_unmap_grant_ref *op,

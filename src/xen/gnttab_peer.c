@@ -8,8 +8,6 @@
 #include "base/atomic.h"
 #include "xen/gnttab.h"
 
-#define MAP_KINDS (GNTMAP_host_map | GNTMAP_device_map)
-
 void gnttab_peers_set(struct gnttab *t, const struct gnttab_peers *peers, void *ctx)
 {
     t->peers = peers;
@@ -31,7 +29,7 @@ static struct gnttab_handle *handle_new(struct gnttab *t)
         unsigned at = (t->peer_handle_next + i) % GNTTAB_PEER_HANDLES_MAX;
         struct gnttab_handle *h = &t->peer_handle[at];
 
-        if (!h->busy && !(h->flags & MAP_KINDS)) {
+        if (!h->busy && !(h->flags & GNTTAB_MAP_KINDS)) {
             t->peer_handle_next = at + 1;
             found = h;
         }
@@ -93,31 +91,28 @@ int16_t gnttab_peer_map(struct gnttab *t, struct gnttab_map_grant_ref *op)
  * handle, as if it were mapped for a device. */
 struct end {
     struct gnttab_peer_end at;
-    uint16_t offset, length;    /* what may be used of the frame */
+    struct gnttab_part part;
     struct gnttab_handle *own;
 };
 
 static int16_t own_claim(struct gnttab *t, grant_ref_t ref, bool write, struct end *e)
 {
+    struct gnttab_handle *h;
     struct gnttab_grant g;
-    unsigned at = 0;
     int16_t status;
 
     spin_lock(&t->lock);
-    while (at < GNTTAB_HANDLES_MAX && (t->handle[at].flags & MAP_KINDS))
-        at++;
-    status = at < GNTTAB_HANDLES_MAX ? gnttab_own_hold(t, ref, write, true, &g)
-                                     : GNTST_general_error;
+    h = gnttab_own_handle(t);
+    status = h ? gnttab_own_hold(t, ref, write, true, &g) : GNTST_general_error;
     if (status == GNTST_okay) {
-        e->own = &t->handle[at];
-        *e->own = (struct gnttab_handle){
+        e->own = h;
+        *h = (struct gnttab_handle){
             .ref = ref, .flags = GNTMAP_device_map | (write ? 0 : GNTMAP_readonly),
             .mfn = g.frame,
         };
         store_relaxed(&t->nr_handles, t->nr_handles + 1);
         e->at.mfn = g.frame;
-        e->offset = g.offset;
-        e->length = g.length;
+        e->part = (struct gnttab_part){ g.offset, g.length };
         if (g.transitive)
             status = gnttab_transitive_status(&g);
     }
@@ -135,8 +130,7 @@ static int16_t peer_claim(struct gnttab *t, const struct gnttab_copy_ptr *p, boo
         e->at.hold = GNTTAB_NO_HOLD;
         return status;
     }
-    e->offset = g.offset;
-    e->length = g.length;
+    e->part = (struct gnttab_part){ g.offset, g.length };
     return g.transitive ? gnttab_transitive_status(&g) : GNTST_okay;
 }
 
@@ -147,18 +141,14 @@ static int16_t claim(struct gnttab *t, const struct gnttab_copy_ptr *p, bool by_
     int16_t status = GNTST_okay;
 
     *e = (struct end){ .at.hold = GNTTAB_NO_HOLD, .at.mfn = by_ref ? 0 : p->u.gmfn,
-                       .length = PAGE_SIZE };
+                       .part.length = PAGE_SIZE };
     if (by_ref && p->domid == 0)
         return gnttab_host_ref_status(p->u.ref);
     if (by_ref && gnttab_is_peer(t, p->domid))
         return peer_claim(t, p, write, e);
     if (by_ref)
         status = own_claim(t, p->u.ref, write, e);
-    if (status == GNTST_okay && !t->mapper->frame_ok(t->mapper_ctx, e->at.mfn))
-        status = GNTST_bad_page;
-    if (status == GNTST_okay && write && !t->mapper->frame_writable(t->mapper_ctx, e->at.mfn))
-        status = GNTST_general_error;
-    return status;
+    return status == GNTST_okay ? gnttab_frame_status(t, e->at.mfn, write) : status;
 }
 
 static void release(struct gnttab *t, const struct end *e)
@@ -174,18 +164,13 @@ static void release(struct gnttab *t, const struct end *e)
     spin_unlock(&t->lock);
 }
 
-static bool within(const struct end *e, unsigned offset, unsigned bytes)
-{
-    return offset >= e->offset && offset + bytes <= (unsigned)e->offset + e->length;
-}
-
 static int16_t copy_bytes(const struct gnttab *t, const struct gnttab_copy *op, struct end *from,
                           struct end *to)
 {
-    if (op->source.offset + op->len > PAGE_SIZE || op->dest.offset + op->len > PAGE_SIZE)
-        return GNTST_bad_copy_arg;
-    if (!within(from, op->source.offset, op->len) || !within(to, op->dest.offset, op->len))
-        return GNTST_general_error;
+    int16_t status = gnttab_copy_status(op, &from->part, &to->part);
+
+    if (status != GNTST_okay)
+        return status;
     from->at.offset = op->source.offset;
     to->at.offset = op->dest.offset;
     return t->peers->copy(t->peers_ctx, &from->at, &to->at, op->len);

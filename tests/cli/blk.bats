@@ -3,19 +3,6 @@
 # xenolith blk as its operator meets it; what clients meet is vhost_user.bats.
 load setup
 
-# serve ARGUMENT...: in the background, until the test ends; its messages are in log
-serve() {
-    "$XL" blk "$@" 2>log &
-    server=$!
-    for _ in $(seq 100); do
-        ! grep -q serves log || return 0
-        kill -0 $server 2>/dev/null || break
-        sleep 0.05
-    done
-    cat log
-    return 1
-}
-
 ended() { # STATUS
     local status=0
     wait $server || status=$?

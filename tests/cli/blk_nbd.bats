@@ -3,19 +3,6 @@
 # Disks that an NBD server has, or a qemu-nbd that is started for them.
 load setup
 
-# serve ARGUMENT...: in the background; its messages are in log
-serve() {
-    "$XL" blk "$@" 2>log 3>&- &
-    server=$!
-    for _ in $(seq 200); do
-        ! grep -q serves log || return 0
-        kill -0 $server 2>/dev/null || break
-        sleep 0.05
-    done
-    cat log
-    return 1
-}
-
 programs() {
     for name; do
         command -v "$name" >/dev/null || skip "no $name: tests/need test"
@@ -23,6 +10,21 @@ programs() {
 }
 
 children() { pgrep -P "$1" qemu-nbd || true; }
+
+# refused DISK TEXT: blk serves no such disk, and says why
+refused() {
+    status 1 "$XL" blk --vhost-user "$TMP/t" --disk "$1"
+    has "$2"
+    [ ! -e t ]
+}
+
+# kit ARGUMENT...: nbdkit in the background, at the socket n
+kit() {
+    nbdkit --exit-with-parent -f --unix "$TMP/n" "$@" 3>&- &
+    kit=$!
+    for _ in $(seq 100); do [ ! -S n ] || return 0; sleep 0.05; done
+    return 1
+}
 
 # client SOCKET CODE: python that finds what the server offers in `features` and `queues`
 client() {
@@ -52,10 +54,8 @@ END
     serve --vhost-user "$TMP/s" --disk "$TMP/image,qcow2,xvda,w" --queues 3
     grep -q "serves nbd $TMP/image, 64 MiB" log
     client s 'assert queues == 3 and not features >> 5 & 1'
-    status 1 "$XL" blk --vhost-user "$TMP/t" --disk "$TMP/image,qcow2,xvda,w"
-    has "already in use by process $server"
-    status 1 "$XL" blk --vhost-user "$TMP/t" --disk "$TMP/image,raw,xvda,w"
-    has "already in use by process $server"
+    refused "$TMP/image,qcow2,xvda,w" "already in use by process $server"
+    refused "$TMP/image,raw,xvda,w" "already in use by process $server"
     [ "$(children $server | wc -l)" = 1 ]
     kill $server
     wait $server
@@ -84,49 +84,30 @@ END
 @test "what is wrong with an image or a server is said" {
     programs qemu-nbd
     truncate -s 1M image
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "$TMP/image,qcow2,xvda,w"
-    has "$TMP/image: qemu-nbd: "
+    refused "$TMP/image,qcow2,xvda,w" "$TMP/image: qemu-nbd: "
     has "Image is not in qcow2 format"
-    PATH=/nonexistent status 1 "$XL" blk --vhost-user "$TMP/s" --disk "$TMP/image,qcow2,xvda,w"
-    has "qemu-utils"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "$TMP/image,qcow2,xvda,w!"
-    has "two writers would destroy"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "$TMP/image,qcow2,xvda,driver=null,size=1M"
-    has "do not go together"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "driver=nbd,target=$TMP/image"
-    has "needs a URI"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "target=nbd+unix:///?socket=$TMP/none"
-    has "no connection to the server"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "target=nbd+unix:///x"
-    has "?socket=PATH"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "target=nbds://localhost/x"
-    has "TLS is not supported"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "reconnect=soon,target=nbd://localhost/x"
-    has "not a number of seconds"
-    [ ! -e s ]
+    PATH=/nonexistent refused "$TMP/image,qcow2,xvda,w" "qemu-utils"
+    refused "$TMP/image,qcow2,xvda,w!" "two writers would destroy"
+    refused "$TMP/image,qcow2,xvda,driver=null,size=1M" "do not go together"
+    refused "driver=nbd,target=$TMP/image" "needs a URI"
+    refused "target=nbd+unix:///?socket=$TMP/none" "no connection to the server"
+    refused "target=nbd+unix:///x" "?socket=PATH"
+    refused "target=nbds://localhost/x" "TLS is not supported"
+    refused "reconnect=soon,target=nbd://localhost/x" "not a number of seconds"
 }
 
 @test "an export: by name, read-only, with one queue where a server answers for one only" {
     programs nbdkit
     truncate -s 8M image
-    nbdkit --exit-with-parent -f --unix "$TMP/n" -r --filter=exportname file image \
-        exportname=disk exportname-strict=true 3>&- &
-    kit=$!
-    for _ in $(seq 100); do [ ! -S n ] || break; sleep 0.05; done
-    status 1 "$XL" blk --vhost-user "$TMP/s" \
-        --disk "access=r,target=nbd+unix:///other?socket=$TMP/n"
-    has "no export 'other'"
-    status 1 "$XL" blk --vhost-user "$TMP/s" --disk "target=nbd+unix:///disk?socket=$TMP/n"
-    has "read-only: expected access=r"
+    kit -r --filter=exportname file image exportname=disk exportname-strict=true
+    refused "access=r,target=nbd+unix:///other?socket=$TMP/n" "no export 'other'"
+    refused "target=nbd+unix:///disk?socket=$TMP/n" "read-only: expected access=r"
     serve --vhost-user "$TMP/s" --disk "access=r,target=nbd+unix:///disk?socket=$TMP/n"
     grep -q "8 MiB, read-only" log
     kill $server $kit
     wait $server
     rm n
-    nbdkit --exit-with-parent -f --unix "$TMP/n" --filter=multi-conn file image \
-        multi-conn-mode=disable 3>&- &
-    kit=$!
-    for _ in $(seq 100); do [ ! -S n ] || break; sleep 0.05; done
+    kit --filter=multi-conn file image multi-conn-mode=disable
     serve --vhost-user "$TMP/s" --disk "target=nbd+unix:///?socket=$TMP/n"
     client s 'assert queues == 1 and not features >> 12 & 1, (queues, hex(features))'
     kill $server $kit

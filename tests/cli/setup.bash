@@ -32,3 +32,17 @@ status() {
 has() {
     [[ "$output" == *"$1"* ]] || { echo "wanted: $1"; echo "got: $output"; return 1; }
 }
+
+# serve ARGUMENT...: xenolith blk in the background, until the test ends; its messages are in
+# log.  bats waits for whoever has its descriptor 3.
+serve() {
+    "$XL" blk "$@" 2>log 3>&- &
+    server=$!
+    for _ in $(seq 200); do
+        ! grep -q serves log || return 0
+        kill -0 $server 2>/dev/null || break
+        sleep 0.05
+    done
+    cat log
+    return 1
+}

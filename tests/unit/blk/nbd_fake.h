@@ -176,7 +176,7 @@ static inline void *fake_main(void *arg)
     return NULL;
 }
 
-static inline void fake_listen(struct fake *f)
+static inline void fake_bind(struct fake *f, int backlog)
 {
     struct sockaddr_un un = { .sun_family = AF_UNIX };
 
@@ -184,7 +184,12 @@ static inline void fake_listen(struct fake *f)
     unlink(f->path);
     f->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(f->listen_fd, (struct sockaddr *)&un, sizeof(un)), 0);
-    assert_int_equal(listen(f->listen_fd, 16), 0);
+    assert_int_equal(listen(f->listen_fd, backlog), 0);
+}
+
+static inline void fake_listen(struct fake *f)
+{
+    fake_bind(f, 16);
     assert_int_equal(pthread_create(&f->thread, NULL, fake_main, f), 0);
 }
 

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/atomic.h"
 #include "blk_test.h"
 
 #define DISK_BYTES (40 * MIB)       /* three blocks of the bitmap */
@@ -75,6 +76,22 @@ static void assert_all(struct sync_queue *s, uint64_t offset, uint64_t len, int 
         assert_int_equal(buf[i], value);
 }
 
+static int fua_write(struct sync_queue *s, uint64_t offset, int value)
+{
+    struct blk_req *req = blk_req_get(s->q, 1);
+    unsigned index = req->index;
+
+    req->op = BLK_OP_WRITE;
+    req->fua = true;
+    req->offset_bytes = offset;
+    req->length_bytes = 4096;
+    req->iov[0] = (struct iovec){ block_of(value), 4096 };
+    req->nr_iov = 1;
+    blk_req_submit(s->q, req);
+    sync_wait_all(s);
+    return s->result[index];
+}
+
 static void the_base_stays_as_it_is(void **state)
 {
     struct blk_disk *d = cow_open();
@@ -121,7 +138,6 @@ static void reads_join_base_and_overlay(void **state)
 static void a_restart_keeps_all_and_a_power_cut_what_was_flushed(void **state)
 {
     struct blk_disk *d = cow_open();
-    struct blk_req *req;
     struct sync_queue s;
 
     sync_open(&s, d);
@@ -129,21 +145,14 @@ static void a_restart_keeps_all_and_a_power_cut_what_was_flushed(void **state)
     assert_int_equal(sync_io(&s, BLK_OP_WRITE, 32 * MIB, block_of(2), 8192, 1), 0);
     assert_int_equal(sync_io(&s, BLK_OP_DISCARD, 4096, NULL, 512, 0), 0);
     assert_int_equal(sync_io(&s, BLK_OP_FLUSH, 0, NULL, 0, 0), 0);
-    req = blk_req_get(s.q, 1);      /* durable by itself, in another block of the bitmap */
-    req->op = BLK_OP_WRITE;
-    req->fua = true;
-    req->offset_bytes = 20 * MIB;
-    req->length_bytes = 4096;
-    req->iov[0] = (struct iovec){ block_of(4), 4096 };
-    req->nr_iov = 1;
-    blk_req_submit(s.q, req);
-    sync_wait_all(&s);
-    assert_int_equal(s.result[req->index], 0);
+    /* durable by itself, in another block of the bitmap */
+    assert_int_equal(fua_write(&s, 20 * MIB, 4), 0);
     assert_int_equal(sync_io(&s, BLK_OP_WRITE, 64 * KIB, block_of(3), 8192, 1), 0);
     blk_queue_close(s.q);
     blk_disk_close(d);
 
-    for (unsigned cut = 0; cut < 2; cut++) {
+    /* the last time, once more after the one that met the power cut */
+    for (unsigned cut = 0; cut < 3; cut++) {
         d = cow_open();
         sync_open(&s, d);
         assert_all(&s, 0, 4096, 1);
@@ -155,7 +164,8 @@ static void a_restart_keeps_all_and_a_power_cut_what_was_flushed(void **state)
         assert_all(&s, 20 * MIB + 4096, 4096, 0);
         blk_queue_close(s.q);
         blk_disk_close(d);
-        other_boot();
+        if (!cut)
+            other_boot();
     }
     /* what a restart has found is made durable by the next flush */
     d = cow_open();
@@ -344,6 +354,93 @@ static void errors_of_the_base_come_up(void **state)
     blk_disk_close(d);
 }
 
+static void what_hangs_in_the_base_ends_with_the_queue(void **state)
+{
+    struct sync_queue s;
+    struct blk_disk *d;
+    unsigned index;
+
+    strcat(at.filters, ",fault:error=hang");
+    d = cow_open();
+    sync_open(&s, d);
+    index = sync_start(&s, BLK_OP_READ, 0, block_of(0), 4096, 1);
+    blk_queue_flush(s.q);
+    assert_int_equal(blk_queue_reap(s.q), 0);
+    assert_true(blk_queue_dormant(s.q));
+    blk_queue_drain(s.q);
+    assert_false(blk_queue_dormant(s.q));
+    sync_wait_all(&s);
+    assert_int_equal(s.result[index], -EIO);
+    blk_queue_close(s.q);
+    blk_disk_close(d);
+}
+
+static void guests_share_a_base(void **state)
+{
+    struct blk_disk *d[2];
+    struct sync_queue s;
+    char other[200];
+
+    snprintf(other, sizeof(other), "cow:file=%s2", at.overlay);
+    d[0] = cow_open();
+    d[1] = disk_open(&(struct blk_spec){ .driver = "file", .path = at.base, .filters = other });
+    for (unsigned i = 0; i < 2; i++) {
+        sync_open(&s, d[i]);
+        assert_all(&s, 0, 4096, 0);
+        assert_int_equal(sync_io(&s, BLK_OP_WRITE, 0, block_of(0x30), 4096, 1), 0);
+        assert_all(&s, 0, 4096, 0x30);
+        blk_queue_close(s.q);
+    }
+    blk_disk_close(d[0]);
+    blk_disk_close(d[1]);
+    unlink(strchr(other, '/'));
+}
+
+/* ---- a flush of the overlay that fails ---- */
+
+static struct {
+    unsigned nr_flushes, failing;       /* which of them; 0: none */
+    unsigned nr_bitmaps;                /* writes of the durable one */
+} lower;
+
+void __real_blk_req_submit(struct blk_queue *q, struct blk_req *req);
+void __wrap_blk_req_submit(struct blk_queue *q, struct blk_req *req);
+
+void __wrap_blk_req_submit(struct blk_queue *q, struct blk_req *req)
+{
+    if (!strcmp(q->driver->name, "file") && !q->disk->props.readonly) {
+        /* other tests have several queues; here only the one counts */
+        fetch_add(&lower.nr_bitmaps,
+                  req->op == BLK_OP_WRITE && req->offset_bytes < 4096 + 3 * 4096);
+        if (req->op == BLK_OP_FLUSH && fetch_add(&lower.nr_flushes, 1) + 1 == lower.failing)
+            req->op = BLK_NR_OPS;       /* of which there is none */
+    }
+    __real_blk_req_submit(q, req);
+}
+
+/* The medium may have none of what was written since the last flush that did not fail. */
+static void what_a_failed_flush_leaves_is_written_again(void **state)
+{
+    for (unsigned failing = 1; failing <= 2; failing++) {
+        struct blk_disk *d = cow_open();
+        struct sync_queue s;
+
+        sync_open(&s, d);
+        assert_int_equal(sync_io(&s, BLK_OP_WRITE, failing * MIB, block_of(1), 4096, 1), 0);
+        memset(&lower, 0, sizeof(lower));
+        lower.failing = failing;        /* that of the data, or that of the bits */
+        assert_true(sync_io(&s, BLK_OP_FLUSH, 0, NULL, 0, 0) < 0);
+        assert_int_equal(lower.nr_bitmaps, failing - 1);
+        assert_int_equal(fua_write(&s, failing * MIB, 2), 0);
+        assert_int_equal(lower.nr_bitmaps, failing);
+        assert_int_equal(lower.nr_flushes, failing + 2);
+        assert_int_equal(fua_write(&s, failing * MIB, 3), 0);
+        assert_int_equal(lower.nr_flushes, failing + 2);    /* its bits are durable already */
+        blk_queue_close(s.q);
+        blk_disk_close(d);
+    }
+}
+
 /* ---- opening ---- */
 
 static void expect_refusal(const char *filters, bool readonly, const char *text)
@@ -399,6 +496,32 @@ static void what_is_no_overlay_of_this_disk_is_refused(void **state)
     expect_refusal(at.filters, false, "is no overlay");
 }
 
+/* Else a write to the bitmap would be a signal once the file system is full. */
+static void a_copy_with_holes_gets_room_for_its_bitmap(void **state)
+{
+    const off_t bitmap = 3 * 4096, live = 4096 + bitmap;
+    struct sync_queue s;
+    struct blk_disk *d;
+    struct stat st;
+    int fd;
+
+    blk_disk_close(cow_open());
+    fd = open(at.overlay, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 2 * bitmap),
+                     0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_blocks * 512 < live);
+    d = cow_open();
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true(st.st_blocks * 512 >= 4096 + bitmap);
+    sync_open(&s, d);
+    assert_all(&s, 0, 4096, 0);
+    blk_queue_close(s.q);
+    blk_disk_close(d);
+    close(fd);
+}
+
 static void readers_share_an_overlay(void **state)
 {
     struct blk_spec spec = { .driver = "file", .path = at.base, .filters = at.filters,
@@ -432,7 +555,11 @@ int main(void)
         test(kills_lose_nothing_and_power_cuts_nothing_flushed),
         test(queues_flush_at_the_same_time),
         test(errors_of_the_base_come_up),
+        test(what_hangs_in_the_base_ends_with_the_queue),
+        test(guests_share_a_base),
+        test(what_a_failed_flush_leaves_is_written_again),
         test(what_is_no_overlay_of_this_disk_is_refused),
+        test(a_copy_with_holes_gets_room_for_its_bitmap),
         test(readers_share_an_overlay),
     };
 

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* What each filter does when it does something; that they do no harm is test_conformance.c's. */
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
+#include "base/atomic.h"
 #include "base/loop.h"
 #include "blk_test.h"
 
 #define DISK_BYTES (1 * MIB)
 #define MS 1000000ull
 
-static uint8_t buf[64 * KIB];
+static uint8_t buf[64 * KIB] __attribute__((aligned(8)));
 
 struct fixture {
     struct blk_disk *disk;
@@ -383,6 +388,73 @@ static void verify_does_not_judge_what_it_cannot_know(void **state)
     fixture_close(&f);
 }
 
+/* None of a disk's queues is lent whose answers do not come at once. */
+static void a_delayed_disk_is_not_prompt(void **state)
+{
+    struct fixture f;
+
+    fixture_open(&f, "ram", "verify");
+    assert_true(blk_disk_props(f.disk)->prompt);
+    fixture_close(&f);
+    fixture_open(&f, "ram", "verify,delay:time=1ms");
+    assert_false(blk_disk_props(f.disk)->prompt);
+    fixture_close(&f);
+}
+
+/* A drained queue holds no new request back either: a face may still have steps to do. */
+static void nothing_hangs_after_a_drain(void **state)
+{
+    struct fixture f;
+
+    fixture_open(&f, "ram", "fault:error=hang");
+    blk_queue_drain(f.queue.q);
+    sync_start(&f.queue, BLK_OP_READ, 0, buf, 4096, 1);
+    assert_false(blk_queue_dormant(f.queue.q));
+    sync_wait_all(&f.queue);
+    fixture_close(&f);
+}
+
+/* As a guest that is no part of this program: never back. */
+static void scribble(uint64_t *word)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* a new value each time, and long enough to be written and summed up as it is */
+    for (;;) {
+        uint64_t until_ns = loop_now_ns() + 60000;
+
+        fetch_add(word, 1);
+        while (loop_now_ns() < until_ns)
+            ;
+    }
+}
+
+/* Whenever memory changes, before, while and after it is looked at. */
+static void verify_takes_no_change_of_memory_for_a_fault(void **state)
+{
+    static uint8_t copy[64 * KIB];
+    uint8_t *shared = mmap(NULL, sizeof(copy), PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t *word = (uint64_t *)(void *)(shared + 32 * KIB);
+    struct fixture f;
+    pid_t pid;
+
+    assert_true(shared != MAP_FAILED);
+    fixture_open(&f, "ram", "verify");
+    memset(shared, 0x44, sizeof(copy));
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid)
+        scribble(word);
+    for (unsigned i = 0; i < 2000; i++) {
+        assert_int_equal(sync_io(&f.queue, BLK_OP_WRITE, 0, shared, 64 * KIB, 1), 0);
+        assert_int_equal(sync_io(&f.queue, BLK_OP_READ, 0, copy, 64 * KIB, 1), 0);
+    }
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    munmap(shared, sizeof(copy));
+    fixture_close(&f);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -397,9 +469,12 @@ int main(void)
         cmocka_unit_test(a_range_is_met_by_any_part_of_a_request),
         cmocka_unit_test(a_rate_is_kept_and_repeats_with_its_seed),
         cmocka_unit_test(what_hangs_ends_with_the_queue_and_holds_up_nothing),
+        cmocka_unit_test(a_delayed_disk_is_not_prompt),
+        cmocka_unit_test(nothing_hangs_after_a_drain),
         cmocka_unit_test(verify_finds_a_disk_that_forgets),
         cmocka_unit_test(verify_finds_each_sector_that_changes),
         cmocka_unit_test(verify_does_not_judge_what_it_cannot_know),
+        cmocka_unit_test(verify_takes_no_change_of_memory_for_a_fault),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,7 +94,7 @@ static void what_a_server_refuses_is_said(void **state)
         { NBD_REP_ERR_UNKNOWN, NULL, "no default export", -ENOENT },
         { NBD_REP_ERR_TLS_REQD, NULL, "TLS", -EOPNOTSUPP },
         { NBD_REP_ERR_UNSUP, NULL, "too old", -EOPNOTSUPP },
-        { NBD_REP_ERR_POLICY, NULL, "refuses the export: no [2J", -EACCES },
+        { NBD_REP_ERR_POLICY, NULL, "refuses the export: no?[2J", -EACCES },
         { NBD_REP_ERR_SHUTDOWN, NULL, "shutting down", -ESHUTDOWN },
         { NBD_REP_IS_ERROR | 99, NULL, "0x80000063", -EPROTO },
         { 0, "SSH-2.0-OpenSSH_9.2p1", "no NBD server", -EPROTO },
@@ -132,6 +132,35 @@ static void no_server_is_said(void **state)
                               &e), -ECONNREFUSED);
     err_clear(&e);
     assert_int_equal(try_open(&(struct blk_spec){ .driver = "nbd" }, &e), -EINVAL);
+}
+
+static void *fake_main_late(void *arg)
+{
+    usleep(200000);
+    return fake_main(arg);
+}
+
+/* As when the many queues of a guest connect at once. */
+static void a_server_with_a_full_backlog_is_waited_for(void **state)
+{
+    struct sockaddr_un un = { .sun_family = AF_UNIX };
+    struct err e = { 0 };
+    struct fake f;
+    int rc;
+
+    fake_init(&f);
+    fake_bind(&f, 1);
+    snprintf(un.sun_path, sizeof(un.sun_path), "%s", f.path);
+    do {        /* until they are accepted they have their places, closed or not */
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+        rc = connect(fd, (struct sockaddr *)&un, sizeof(un)) ? errno : 0;
+        close(fd);
+    } while (!rc);
+    assert_int_equal(rc, EAGAIN);
+    assert_int_equal(pthread_create(&f.thread, NULL, fake_main_late, &f), 0);
+    assert_int_equal(try_open(&(struct blk_spec){ .driver = "nbd", .path = f.uri }, &e), 0);
+    fake_end(&f);
 }
 
 static void an_export_that_is_none_of_ours(void **state)
@@ -348,6 +377,29 @@ static void a_server_that_comes_back_as_another_is_not_taken(void **state)
     fixture_close(&f);
 }
 
+/* ... nor by another queue. */
+static void a_queue_is_opened_on_the_same_export_only(void **state)
+{
+    struct blk_queue_params params = { .nr_reqs = 1, .max_iov = 1, .wake_fd = -1,
+                                       .complete = sync_complete };
+    struct blk_queue *q = NULL;
+    struct err e = { 0 };
+    struct fixture f;
+
+    fake_init(&f.fake);
+    f.fake.fault = FAKE_HANG_UP;
+    f.fake.nr_faulty = 1;
+    fixture_open(&f, 0);
+    f.fake.size_bytes /= 2;
+    assert_int_equal(sync_io(&f.queue, BLK_OP_READ, 0, f.buf, 512, 1), -EIO);
+    assert_int_equal(blk_queue_open(f.disk, &params, &q, &e), -ESTALE);
+    f.fake.size_bytes = FAKE_BYTES;
+    err_clear(&e);
+    assert_int_equal(blk_queue_open(f.disk, &params, &q, &e), 0);
+    blk_queue_close(q);
+    fixture_close(&f);
+}
+
 /* Memory that a client has cut costs it its data, not the connection. */
 static void memory_that_is_lost_is_zeroes(void **state)
 {
@@ -435,6 +487,7 @@ int main(void)
         cmocka_unit_test(bad_uris_are_refused),
         cmocka_unit_test(what_a_server_refuses_is_said),
         cmocka_unit_test(no_server_is_said),
+        cmocka_unit_test(a_server_with_a_full_backlog_is_waited_for),
         cmocka_unit_test(an_export_that_is_none_of_ours),
         cmocka_unit_test(what_an_export_can_do_is_what_the_disk_can),
         cmocka_unit_test(fua_goes_with_every_part_or_is_a_flush),
@@ -442,6 +495,7 @@ int main(void)
         cmocka_unit_test(a_server_that_makes_no_sense_is_left),
         cmocka_unit_test(a_server_that_always_dies_of_a_request_gives_eio),
         cmocka_unit_test(a_server_that_comes_back_as_another_is_not_taken),
+        cmocka_unit_test(a_queue_is_opened_on_the_same_export_only),
         cmocka_unit_test(memory_that_is_lost_is_zeroes),
         cmocka_unit_test(a_queue_that_ends_waits_for_no_server),
         cmocka_unit_test(one_connection_serves_the_disk_and_queue_after_queue),

@@ -89,6 +89,28 @@ static void a_pause_earns_the_burst_and_no_more(void **state)
     qos_limits_put(l);
 }
 
+/* A burst may be of more than a word of billionths, and of longer than the clock has run. */
+static void a_burst_is_as_large_as_it_says(void **state)
+{
+    const uint64_t bursts[] = { 15 * GIB, 20 * GIB, 900 * GIB };
+    const uint64_t rates[] = { 1 * MIB, 20 * GIB, 900 * GIB };
+    const uint64_t starts[] = { SECOND, START };
+
+    for (unsigned i = 0; i < array_size(bursts) * array_size(rates) * array_size(starts); i++) {
+        struct qos_rate r = { rates[i % 3], bursts[i / 3 % 3] };
+        struct qos_limits *l = limits((struct qos_rate){ 0 }, r);
+        struct qos_charge piece = qos_charge_of(l, r.burst / 64);
+        uint64_t now = starts[i / 9], begin;
+
+        for (unsigned n = 0; n < 64; n++)
+            assert_true(qos_limits_take(l, now, piece) <= now);
+        for (unsigned n = 0; n < 2; n++)
+            begin = qos_limits_take(l, now, piece);
+        assert_in_range(begin, now + piece.bytes_ns * 99 / 100, now + piece.bytes_ns + 1000);
+        qos_limits_put(l);
+    }
+}
+
 static void bytes_count_as_they_are(void **state)
 {
     struct qos_limits *l = limits((struct qos_rate){ 0 }, (struct qos_rate){ 1 * MIB, 0 });
@@ -282,6 +304,8 @@ static void drain_ends_waiting(void **state)
     assert_int_equal(blk_queue_reap(s.q), 1);
     assert_int_equal(blk_queue_nr_inflight(s.q), 59);
     blk_queue_drain(s.q);
+    blk_queue_wait(s.q, 10 * SECOND);       /* nor does that wait for what may go */
+    assert_true(loop_now_ns() - began < SECOND / 2);
     sync_wait_all(&s);
     for (unsigned i = 0; i < 60; i++)
         assert_int_equal(s.completions[i] + s.result[i], 1);
@@ -303,6 +327,7 @@ int main(void)
         cmocka_unit_test(any_second_has_the_rate),
         cmocka_unit_test(lateness_is_made_good),
         cmocka_unit_test(a_pause_earns_the_burst_and_no_more),
+        cmocka_unit_test(a_burst_is_as_large_as_it_says),
         cmocka_unit_test(bytes_count_as_they_are),
         cmocka_unit_test(a_debt_does_not_wrap),
         cmocka_unit_test(the_stricter_of_two_limits_holds),

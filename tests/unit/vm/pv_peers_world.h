@@ -302,4 +302,33 @@ static inline bool event_taken(struct guest *g, unsigned link)
            swap_acq_rel(&g->links[link].pending, 0);
 }
 
+/* ---- others that speak for guests ---- */
+
+static inline bool send_with(int fd, const struct peer_msg *m, const int *fds, unsigned nr)
+{
+    union { struct cmsghdr h; char room[CMSG_SPACE(4 * sizeof(int))]; } control = { 0 };
+    struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                          .msg_controllen = CMSG_SPACE(nr * sizeof(int)) };
+
+    if (!nr)
+        return send(fd, m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m);
+    control.h.cmsg_level = SOL_SOCKET;
+    control.h.cmsg_type = SCM_RIGHTS;
+    control.h.cmsg_len = CMSG_LEN(nr * sizeof(int));
+    memcpy(CMSG_DATA(&control.h), fds, nr * sizeof(int));
+    return sendmsg(fd, &msg, MSG_NOSIGNAL) == sizeof(*m);
+}
+
+/* A connection to guest ONE that has said so much. */
+static inline int stranger(struct world *w, const struct peer_msg *first)
+{
+    int fd = connect_to(&w->guest[TWO], ONE);
+
+    assert_true(fd >= 0);
+    if (first)
+        assert_int_equal(send(fd, first, sizeof(*first), 0), sizeof(*first));
+    return fd;
+}
+
 #endif

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What becomes of it all when a guest's process goes, or does not answer; what others than
  * guests can do; both processes at once. */
+#include <sys/resource.h>
+#include <sys/wait.h>
+
 #include "pv_peers_world.h"
 
 /* ---- ends ---- */
@@ -26,15 +29,20 @@ static void test_granter_dies(void **state)
 {
     struct world *w = *state;
     struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
-    struct shim_peer_call a, b;
+    struct shim_peer_call a, b, c = { .op = SHIM_PEER_COPY, .bytes = 8 };
 
     give(one, 8, GTF_permit_access, TWO, 3);
     one->ram[3 * PAGE_SIZE] = 33;
     wait_for(one, TWO, 3);
     a = map(two, ONE, 8, true);
     b = bind_to(two, 4, ONE, 3);
+    c.from.hold = call(two, (struct shim_peer_call){ .op = SHIM_PEER_GRANT_HOLD, .domid = ONE,
+                                                     .ref = 8 }).hold;
+    c.to = (struct gnttab_peer_end){ .hold = GNTTAB_NO_HOLD, .mfn = RAM_MFN };
+    assert_int_equal(call(two, c).result, GNTST_okay);
     guest_end(w, ONE);
     eventually(!load_relaxed(&two->links[b.link].peer_port));
+    assert_int_equal(call(two, c).result, GNTST_general_error);
     assert_int_equal(*page_at(two, a.mfn), 33);
     assert_int_equal(map(two, ONE, 8, true).result, GNTST_bad_domain);
     assert_int_equal(bind_to(two, 5, ONE, 3).result, -ESRCH);
@@ -48,25 +56,11 @@ static void test_granter_dies(void **state)
     assert_int_equal(*page_at(two, a.mfn), 0);
 }
 
-static bool send_with(int fd, const struct peer_msg *m, const int *fds, unsigned nr)
-{
-    union { struct cmsghdr h; char room[CMSG_SPACE(4 * sizeof(int))]; } control = { 0 };
-    struct iovec iov = { (void *)(uintptr_t)m, sizeof(*m) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-                          .msg_controllen = CMSG_SPACE(nr * sizeof(int)) };
-
-    if (!nr)
-        return send(fd, m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m);
-    control.h.cmsg_level = SOL_SOCKET;
-    control.h.cmsg_type = SCM_RIGHTS;
-    control.h.cmsg_len = CMSG_LEN(nr * sizeof(int));
-    memcpy(CMSG_DATA(&control.h), fds, nr * sizeof(int));
-    return sendmsg(fd, &msg, MSG_NOSIGNAL) == sizeof(*m);
-}
-
 /* A process that grants once and then says nothing more: its pages go. */
 struct silent {
     int listen_fd, conn_fd, ram_fd;
+    struct guest *user;
+    uint8_t seen;       /* of the page that it granted, once the connection has ended */
 };
 
 static void *silent_serve(void *arg)
@@ -80,14 +74,20 @@ static void *silent_serve(void *arg)
         return NULL;
     m.result = GNTST_okay;
     m.frame = 3;
-    return send_with(s->conn_fd, &m, &s->ram_fd, 1) ? s : NULL;
+    if (!send_with(s->conn_fd, &m, &s->ram_fd, 1))
+        return NULL;
+    while (recv(s->conn_fd, &m, sizeof(m), 0) > 0)
+        ;
+    s->seen = *s->user->window[PV_WINDOW_WRITE];
+    return s;
 }
 
 static void test_silence(void **state)
 {
     struct world *w = *state;
     struct guest *one = &w->guest[ONE], *two = &w->guest[TWO];
-    struct silent s = { .listen_fd = listen_as(w, 7, 0), .ram_fd = one->mem.region[1].memfd };
+    struct silent s = { .listen_fd = listen_as(w, 7, 0), .ram_fd = one->mem.region[1].memfd,
+                        .user = two };
     struct shim_peer_call a;
     struct sockaddr_un un;
     pthread_t thread;
@@ -96,11 +96,12 @@ static void test_silence(void **state)
     assert_false(pthread_create(&thread, NULL, silent_serve, &s));
     one->ram[3 * PAGE_SIZE] = 33;
     a = map(two, 7, 8, true);
-    pthread_join(thread, &served);
-    assert_ptr_equal(served, &s);
     assert_int_equal(a.result, GNTST_okay);
     assert_int_equal(*page_at(two, a.mfn), 33);
     assert_int_equal(map(two, 7, 9, true).result, GNTST_bad_domain);    /* after a second */
+    pthread_join(thread, &served);
+    assert_ptr_equal(served, &s);
+    assert_int_equal(s.seen, 0);
     assert_int_equal(*page_at(two, a.mfn), 0);
     *page_at(two, a.mfn) = 1;
     assert_int_equal(one->ram[3 * PAGE_SIZE], 33);
@@ -203,17 +204,6 @@ static void test_files(void **state)
 
 /* ---- others that are no guests ---- */
 
-/* A connection to guest ONE that has said so much. */
-static int stranger(struct world *w, const struct peer_msg *first)
-{
-    int fd = connect_to(&w->guest[TWO], ONE);
-
-    assert_true(fd >= 0);
-    if (first)
-        assert_int_equal(send(fd, first, sizeof(*first), 0), sizeof(*first));
-    return fd;
-}
-
 static void ends(int fd)
 {
     char c[256];
@@ -273,12 +263,57 @@ static void test_strangers(void **state)
         assert_null(one->end[i]);
 }
 
+/* Connections to guest ONE, by another process, that say they are guest domid's: how many of
+ * nr are answered. */
+static unsigned answered(struct world *w, unsigned domid, unsigned nr)
+{
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = domid };
+    int at = domid != TWO ? listen_as(w, domid, 0) : -1, status;
+    struct peer_msg m;
+    pid_t pid = fork();
+
+    if (!pid) {
+        unsigned ok = 0;
+
+        if (at >= 0)
+            listen(at, 64);     /* it is this process that listens from now on */
+        for (unsigned i = 0; i < nr; i++) {
+            int fd = connect_to(&w->guest[TWO], ONE);
+
+            m = (struct peer_msg){ .op = PEER_DROP };
+            ok += send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) &&
+                  send(fd, &m, sizeof(m), MSG_NOSIGNAL) == sizeof(m) &&
+                  recv(fd, &m, sizeof(m), 0) == sizeof(m);
+        }
+        _exit((int)ok);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (at >= 0)
+        close(at);
+    assert_true(WIFEXITED(status));
+    return (unsigned)WEXITSTATUS(status);
+}
+
+/* A process speaks for the guest that it listens for, over a share of all connections. */
+static void test_processes(void **state)
+{
+    struct sockaddr_un un;
+
+    assert_int_equal(answered(*state, TWO, 1), 0);
+    assert_int_equal(answered(*state, 7, 1), 1);
+    assert_int_equal(answered(*state, 7, 20), 8);
+    address(*state, 7, &un);
+    unlink(un.sun_path);
+}
+
 /* What comes along without being asked for does not stay. */
 static void test_descriptors(void **state)
 {
-    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = 7 };
     struct peer_msg m = { .op = PEER_BIND, .port = 3, .peer_port = 4 };
-    int fds[4] = { 0, 1, 2, 0 }, fd = stranger(*state, &hello), before, after;
+    int at = listen_as(*state, 7, 0), fds[4] = { 0, 1, 2, 0 }, fd = stranger(*state, &hello);
+    struct sockaddr_un un;
+    int before, after;
 
     ask(fd, m);
     before = dup(0);
@@ -291,6 +326,42 @@ static void test_descriptors(void **state)
     assert_int_equal(after, before + 1);
     close(before);
     close(after);
+    close(fd);
+    close(at);
+    address(*state, 7, &un);
+    unlink(un.sun_path);
+}
+
+static uint64_t cpu_ms(void)
+{
+    struct rusage r;
+
+    assert_false(getrusage(RUSAGE_SELF, &r));
+    return (uint64_t)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000 +
+           (uint64_t)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) / 1000;
+}
+
+/* Without a descriptor for who comes, nor one to turn it away, the thread rests. */
+static void test_no_descriptors(void **state)
+{
+    const struct peer_msg hello = { .op = PEER_HELLO, .port = PEER_WIRE_VERSION, .domid = TWO };
+    struct world *w = *state;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    struct rlimit files, none;
+    struct sockaddr_un un;
+    uint64_t before;
+
+    assert_false(getrlimit(RLIMIT_NOFILE, &files));
+    none = (struct rlimit){ 0, files.rlim_max };
+    assert_false(setrlimit(RLIMIT_NOFILE, &none));
+    address(w, ONE, &un);
+    assert_false(connect(fd, (struct sockaddr *)&un, sizeof(un)));
+    before = cpu_ms();
+    usleep(500000);
+    assert_in_range(cpu_ms() - before, 0, 250);
+    assert_false(setrlimit(RLIMIT_NOFILE, &files));
+    assert_int_equal(send(fd, &hello, sizeof(hello), 0), sizeof(hello));
+    assert_int_equal(ask(fd, (struct peer_msg){ .op = PEER_DROP }), 0);
     close(fd);
 }
 
@@ -497,7 +568,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_processes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
