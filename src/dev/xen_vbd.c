@@ -15,6 +15,8 @@
 
 /* event channel ports of a guest, FIFO ABI */
 #define GUEST_PORT_MAX ((1u << 17) - 1)
+#define LAST_LOOK_NS 5000000ull         /* see vbd_closed() */
+#define LAST_MAX_NS  5000000000ull
 
 struct vbd_connection {
     struct vbd_queue *queue;
@@ -37,6 +39,8 @@ struct xen_vbd {
     unsigned nr_connections;            /* of connection[], also while connecting */
     struct vbd_connection connection[XEN_VBD_QUEUES_MAX];
     struct vbd_queue_counters past;     /* of queues that have ended */
+    struct loop_timer *last_timer;      /* the guest's last requests may come */
+    uint64_t last_until_ns;
 };
 
 static void counters_add(struct vbd_queue_counters *sum, const struct vbd_queue_counters *c)
@@ -216,11 +220,42 @@ static int vbd_connect(void *arg, struct err *e)
     return 0;
 }
 
+/* ---- leaving ---- */
+
+static bool channels_are_closed(const struct xen_vbd *v)
+{
+    for (unsigned i = 0; i < v->nr_connections; i++)
+        if (!xen_hostport_closed(&v->connection[i].port))
+            return false;
+    return true;
+}
+
+static void last_look(void *arg)
+{
+    struct xen_vbd *v = arg;
+
+    if (channels_are_closed(v) || loop_now_ns() > v->last_until_ns)
+        v->params.closed(v->params.arg, v);
+    else
+        loop_timer_arm(v->last_timer, LAST_LOOK_NS);
+}
+
+/* Linux (5.15 and later) says Closed with requests still in its queues, which it has stopped,
+ * and starts them again at the next event.  It waits for all of them when the device's directory
+ * has gone, for ever and in the thread that serves all of xenstore.  So the rings are served,
+ * after one more event, until the guest has closed their channels: there it is done with them.
+ * One that never closes them has had time enough in the end. */
 static void vbd_closed(void *arg)
 {
     struct xen_vbd *v = arg;
 
-    v->params.closed(v->params.arg, v);
+    v->last_until_ns = loop_now_ns() + LAST_MAX_NS;
+    v->last_timer = loop_timer_add(v->params.loop, last_look, v);
+    if (!v->last_timer)
+        v->last_until_ns = 0;
+    for (unsigned i = 0; i < v->nr_connections; i++)
+        xen_hostport_notify(&v->connection[i].port);
+    last_look(v);
 }
 
 static const struct xenbus_back_ops vbd_bus_ops = {
@@ -400,6 +435,7 @@ void xen_vbd_destroy(struct xen_vbd *v)
 {
     if (!v)
         return;
+    loop_timer_remove(v->last_timer);
     xenbus_back_destroy(v->bus);
     if (v->fault_watch)
         loop_fd_remove(v->fault_watch);

@@ -17,7 +17,8 @@
  * not disconnect; a guest that powers off waits for no more than our Closing.
  *
  * A device that is to go (xenbus_back_close()) is Closing until the frontend is Closed, or
- * begins anew, or its node has gone; then it is Closed and connects no more. */
+ * begins anew, or its node has gone; then it is Closed, its directories go, and it connects no
+ * more.  One whose frontend says Closed is still connected then: ops->closed(). */
 #include "dev/xenbus.h"
 
 #include <errno.h>
@@ -44,6 +45,7 @@ struct xenbus_back {
     enum xenbus_state state;
     bool connected;
     bool leaving;               /* xenbus_back_close() */
+    bool gone;                  /* the directories are: nothing is written any more */
     unsigned nr_errors;
     char front[PATH_BYTES], front_parent[PATH_BYTES], back[PATH_BYTES], back_parent[PATH_BYTES];
 };
@@ -58,6 +60,8 @@ static int node_write(struct xenbus_back *b, uint32_t tx, const char *dir, const
 {
     char path[2 * PATH_BYTES];
 
+    if (b->gone)
+        return 0;
     path_join(path, sizeof(path), dir, key);
     return xs_client_write(b->xs, tx, path, value);
 }
@@ -126,25 +130,31 @@ static enum xenbus_state front_state(struct xenbus_back *b)
     return (enum xenbus_state)state;
 }
 
-/* The frontend has nothing of the device any more. */
-static void front_gone(struct xenbus_back *b)
-{
-    bool was_closed = b->state == XenbusStateClosed;
+static void directories_remove(struct xenbus_back *b);
 
-    back_disconnect(b);
+/* The frontend has let go of the device, or (says_so) says that it has. */
+static void front_gone(struct xenbus_back *b, bool says_so)
+{
+    if (!b->leaving || !says_so)
+        back_disconnect(b);
     back_state_set(b, XenbusStateClosed);
-    if (b->leaving && !was_closed)
-        b->ops->closed(b->arg);
+    if (!b->leaving)
+        return;
+    directories_remove(b);
+    b->gone = true;
+    b->ops->closed(b->arg);
 }
 
 static void front_changed(void *arg, const char *path)
 {
     struct xenbus_back *b = arg;
 
+    if (b->gone)
+        return;
     switch (front_state(b)) {
     case XenbusStateInitialising:
         if (b->leaving)
-            front_gone(b);
+            front_gone(b, false);
         else if (b->state != XenbusStateInitWait) {
             back_disconnect(b);
             back_state_set(b, XenbusStateInitWait);
@@ -161,8 +171,10 @@ static void front_changed(void *arg, const char *path)
             back_state_set(b, XenbusStateClosing);
         break;
     case XenbusStateClosed:
+        front_gone(b, true);
+        break;
     case XenbusStateUnknown:
-        front_gone(b);
+        front_gone(b, false);
         break;
     default:
         break;

@@ -18,8 +18,10 @@ struct xenbus_back_ops {
     /* The frontend has gone, or is to be taken as gone.  Called at any time after
      * a connect() that succeeded, once. */
     void (*disconnect)(void *arg);
-    /* The frontend has done what xenbus_back_close() asked for, and the device is disconnected.
-     * Called once; it may destroy both. */
+    /* The frontend has done what xenbus_back_close() asked for, and the directories have gone.
+     * Where the frontend still has what connect() took, that is not disconnected yet: not all of
+     * them let go before they say so, Linux's blkfront only when its directory has gone.
+     * Called once; xenbus_back_destroy() is to follow, perhaps from within. */
     void (*closed)(void *arg);
 };
 

@@ -44,6 +44,13 @@ static void turn_until_closed(struct fixture *f)
     assert_int_equal(f->nr_closed, 1);
 }
 
+/* As Linux does when its device is lost. */
+static void channels_close(struct fixture *f, unsigned nr_queues)
+{
+    for (unsigned q = 0; q < nr_queues; q++)
+        store_release(&f->front[q].link.state, XEN_HOSTLINK_CLOSED);
+}
+
 static void device_goes_when_the_frontend_is_closed(void **state)
 {
     struct fixture *f = *state;
@@ -60,10 +67,91 @@ static void device_goes_when_the_frontend_is_closed(void **state)
     expect_no_change(f, XenbusStateClosing);
     use_queue(f, 0);
     assert_int_equal(f->nr_closed, 0);
+    channels_close(f, 2);
     set_state(f, XenbusStateClosed);
     turn_until_closed(f);
     expect_nothing_left(f);
     front_end(f, 2);
+}
+
+/* Lets the device work until its directories have gone. */
+static void turn_until_gone(struct fixture *f)
+{
+    char *v = NULL;
+
+    for (unsigned i = 0; i < 20 && (v = get(f, FRONT, "state")); i++) {
+        free(v);
+        loop_run_once(f->loop, 500);
+    }
+    assert_null(v);
+}
+
+/* Linux's blkfront: its queues are stopped when it says Closed, whatever they hold, and go on
+ * when an event comes; the device's end waits for what they hold. */
+static void requests_that_come_after_the_frontend_said_closed_are_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = { 0 };
+
+    be_connected(f, 2);
+    use_queue(f, 0);
+    use_queue(f, 1);
+    assert_false(xen_vbd_close(f->vbd));
+    for (unsigned q = 0; q < 2; q++)
+        swap_acq_rel(&f->front[q].link.pending, 0);
+    set_state(f, XenbusStateClosed);
+    turn_until_gone(f);
+    /* nothing was asked for: this is the event that queues wait for */
+    for (unsigned q = 0; q < 2; q++)
+        assert_int_equal(load_acquire(&f->front[q].link.pending), 1);
+    for (unsigned i = 0; i < 3; i++)
+        loop_run_once(f->loop, 500);
+    use_queue(f, 1);
+    use_queue(f, 0);
+    /* its nodes stay away, whatever is done to it */
+    assert_false(xen_vbd_close(f->vbd));
+    assert_int_equal(xen_vbd_resize(f->vbd, 2 * DISK_BYTES, &e), 0);
+    set_state(f, XenbusStateInitialising);
+    assert_null(get(f, BACK, "state"));
+    channels_close(f, 1);
+    loop_run_once(f->loop, 500);
+    loop_run_once(f->loop, 500);
+    assert_int_equal(f->nr_closed, 0);
+    use_queue(f, 1);
+    channels_close(f, 2);
+    turn_until_closed(f);
+    expect_nothing_left(f);
+    front_end(f, 2);
+}
+
+static void frontend_that_never_closes_its_channels_loses_the_device_in_the_end(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t began_ns = loop_now_ns();
+
+    be_connected(f, 1);
+    assert_false(xen_vbd_close(f->vbd));
+    set_state(f, XenbusStateClosed);
+    while (!f->nr_closed && loop_now_ns() - began_ns < 60000000000ull)
+        loop_run_once(f->loop, 500);
+    assert_int_equal(f->nr_closed, 1);
+    expect_nothing_left(f);
+    front_end(f, 1);
+}
+
+static void device_can_be_taken_away_while_last_requests_may_come(void **state)
+{
+    struct fixture *f = *state;
+
+    be_connected(f, 1);
+    assert_false(xen_vbd_close(f->vbd));
+    set_state(f, XenbusStateClosed);
+    turn_until_gone(f);
+    xen_vbd_destroy(f->vbd);
+    f->vbd = NULL;
+    assert_int_equal(f->nr_closed, 0);
+    expect_nothing_left(f);
+    front_end(f, 1);
 }
 
 static void device_that_nobody_uses_can_go_at_once(void **state)
@@ -152,6 +240,7 @@ static void devices_come_and_go_many_times(void **state)
         be_connected(f, 2);
         use_queue(f, i % 2);
         xen_vbd_close(f->vbd);
+        channels_close(f, 2);
         set_state(f, XenbusStateClosed);
         turn_until_closed(f);
         expect_nothing_left(f);
@@ -280,6 +369,9 @@ int main(void)
 #define with_vbd(test) cmocka_unit_test_setup_teardown(test, setup_vbd, teardown)
     static const struct CMUnitTest tests[] = {
         with_vbd(device_goes_when_the_frontend_is_closed),
+        with_vbd(requests_that_come_after_the_frontend_said_closed_are_answered),
+        with_vbd(frontend_that_never_closes_its_channels_loses_the_device_in_the_end),
+        with_vbd(device_can_be_taken_away_while_last_requests_may_come),
         with_vbd(device_that_nobody_uses_can_go_at_once),
         with_vbd(device_that_was_used_and_closed_can_go_at_once),
         with_vbd(frontend_that_begins_anew_or_vanishes_has_let_go),
