@@ -60,8 +60,9 @@ void blk_disk_close(struct blk_disk *d);
 
 /* The medium has another size now, or (size_bytes not 0) is to get it.  By the thread that
  * opened the disk, while queues work: each request is judged by the size there is when it is
- * submitted, and one that was under way when its place went gets -EIO.  What the guest finds
- * there afterwards is the size and the contents of the smaller medium, nothing else.
+ * submitted, and one that was under way when its place went gets -EIO, or -EINVAL if a filter
+ * still had it.  What the guest finds there afterwards is the size and the contents of the
+ * smaller medium, nothing else.
  * 0 (perhaps with nothing changed), or -errno with the size as it was: -EOPNOTSUPP when the
  * driver, or the medium, cannot. */
 int blk_disk_resize(struct blk_disk *d, uint64_t size_bytes, struct err *e);

@@ -45,7 +45,7 @@ static void disk_closed(void *arg, struct xen_vbd *v)
     g->detached(g->arg, vdev_number);
 }
 
-/* Of some block device; disks whose size is as it was do nothing. */
+/* Of some block device; disks whose size is as it was do nothing, nor do those that keep theirs. */
 static void sizes_changed(void *arg)
 {
     struct guest_disks *g = arg;
@@ -53,7 +53,8 @@ static void sizes_changed(void *arg)
     for (unsigned i = 0; i < g->nr; i++) {
         struct err e = { 0 };
 
-        if (xen_vbd_disk_props(g->vbd[i])->block_device && xen_vbd_resize(g->vbd[i], 0, &e))
+        if (xen_vbd_disk_props(g->vbd[i])->block_device &&
+            xen_vbd_resize(g->vbd[i], 0, &e) && e.code != EOPNOTSUPP)
             log_warning("%s: %s", xen_vbd_name(g->vbd[i]), e.text);
     }
 }

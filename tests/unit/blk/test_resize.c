@@ -301,6 +301,135 @@ static void a_disk_without_a_medium_has_any_size(void **state)
     free(f.buf);
 }
 
+/* Grows and shrinks, or refuses and stays as it was. */
+static void resize_or_not(struct fixture *f, const struct blk_spec *spec, bool resizes)
+{
+    struct err e = { 0 };
+    char named[32];
+
+    f->buf = malloc(4096);
+    f->disk = disk_open(spec);
+    sync_open(&f->queue, f->disk);
+    snprintf(named, sizeof(named), spec->filters ? "filter=%.*s " : "driver '%.*s'",
+             (int)strcspn(spec->filters ? spec->filters : spec->driver, ":"),
+             spec->filters ? spec->filters : spec->driver);
+    assert_int_equal(io(f, BLK_OP_READ, DISK_BYTES, 512), -EINVAL);
+    if (resizes) {
+        assert_int_equal(resize(f, 2 * DISK_BYTES), 0);
+        assert_int_equal(blk_props_size(blk_disk_props(f->disk)), 2 * DISK_BYTES);
+        assert_int_equal(io(f, BLK_OP_WRITE, 2 * DISK_BYTES - 512, 512), 0);
+        assert_int_equal(io(f, BLK_OP_READ, 2 * DISK_BYTES, 512), -EINVAL);
+        assert_int_equal(resize(f, KEPT_BYTES + 512), 0);
+        assert_int_equal(blk_disk_props(f->disk)->physical_block_bytes, 512);
+        assert_int_equal(io(f, BLK_OP_READ, KEPT_BYTES + 512, 512), -EINVAL);
+        assert_int_equal(io(f, BLK_OP_READ, KEPT_BYTES, 512), 0);
+        assert_int_equal(resize(f, 700), -EINVAL);
+        assert_int_equal(blk_props_size(blk_disk_props(f->disk)), KEPT_BYTES + 512);
+    } else {
+        assert_int_equal(blk_disk_resize(f->disk, 2 * DISK_BYTES, &e), -EOPNOTSUPP);
+        if (!strstr(e.text, named))
+            fail_msg("'%s' does not name %s", e.text, named);
+        assert_int_equal(resize(f, 0), -EOPNOTSUPP);
+        assert_int_equal(blk_props_size(blk_disk_props(f->disk)), DISK_BYTES);
+        assert_int_equal(io(f, BLK_OP_READ, DISK_BYTES - 512, 512), 0);
+    }
+    blk_queue_close(f->queue.q);
+    blk_disk_close(f->disk);
+    free(f->buf);
+}
+
+struct sizes { const char *name, *options; bool change; };
+
+/* What is in the program's table and not in this one has not been thought of. */
+static const struct sizes *sizes_find(const struct sizes *all, unsigned nr, const char *name)
+{
+    for (unsigned i = 0; i < nr; i++)
+        if (!strcmp(all[i].name, name))
+            return &all[i];
+    fail_msg("%s: does its size change?", name);
+    return NULL;
+}
+
+static void every_driver_changes_its_size_or_says_that_it_does_not(void **state)
+{
+    static const struct sizes all[] = {
+        { "file", NULL, true }, { "null", NULL, true }, { "ram", NULL, false },
+        { "nbd", NULL, false },
+    };
+
+    for (unsigned i = 0; blk_driver_table[i]; i++) {
+        const char *name = blk_driver_table[i]->name;
+        struct fixture f = { 0 };
+        struct blk_spec spec = {
+            .driver = name, .path = f.image.path, .size_bytes = DISK_BYTES,
+        };
+
+        if (!driver_format(name, &spec.format))
+            continue;
+        image_make(&f.image, "/tmp", DISK_BYTES);
+        resize_or_not(&f, &spec, sizes_find(all, array_size(all), name)->change);
+        unlink(f.image.path);
+    }
+}
+
+static void every_filter_passes_a_size_on_or_says_that_it_does_not(void **state)
+{
+    static const struct sizes all[] = {
+        { "qos", "qos:iops=1000000", true }, { "delay", "delay:time=1us", true },
+        { "fault", "fault:nth=1000000", true }, { "cow", NULL, false },
+        { "verify", "verify", false },
+    };
+    char cow[64], overlay[48];
+
+    snprintf(overlay, sizeof(overlay), "/tmp/xenolith-resize-%d", (int)getpid());
+    snprintf(cow, sizeof(cow), "cow:file=%s", overlay);
+    for (unsigned i = 0; blk_filter_table[i]; i++) {
+        const struct sizes *s = sizes_find(all, array_size(all), blk_filter_table[i]->name);
+        const struct blk_spec refuses = { .driver = "ram", .size_bytes = DISK_BYTES };
+        struct fixture f = { 0 };
+        struct blk_spec spec = {
+            .driver = "file", .path = f.image.path, .filters = s->options ? s->options : cow,
+        };
+
+        image_make(&f.image, "/tmp", DISK_BYTES);
+        resize_or_not(&f, &spec, s->change);
+        unlink(f.image.path);
+        unlink(overlay);
+        /* nor do filters add what is missing below */
+        if (s->change) {
+            spec = refuses;
+            spec.filters = s->options;
+            f.disk = disk_open(&spec);
+            assert_int_equal(resize(&f, 2 * DISK_BYTES), -EOPNOTSUPP);
+            assert_int_equal(blk_props_size(blk_disk_props(f.disk)), DISK_BYTES);
+            blk_disk_close(f.disk);
+        }
+    }
+}
+
+/* What a filter keeps is judged again when it goes down. */
+static void a_request_that_a_filter_keeps_loses_its_place(void **state)
+{
+    struct fixture f = { 0 };
+    struct blk_spec spec = {
+        .driver = "file", .path = f.image.path, .filters = "delay:time=30ms",
+    };
+    unsigned gone, kept;
+
+    image_make(&f.image, "/tmp", DISK_BYTES);
+    f.buf = calloc(2, 4096);
+    f.disk = disk_open(&spec);
+    sync_open(&f.queue, f.disk);
+    gone = sync_start(&f.queue, BLK_OP_WRITE, DISK_BYTES - 4096, f.buf, 4096, 1);
+    kept = sync_start(&f.queue, BLK_OP_WRITE, KEPT_BYTES - 4096, f.buf, 4096, 1);
+    assert_int_equal(resize(&f, KEPT_BYTES), 0);
+    sync_wait_all(&f.queue);
+    assert_int_equal(f.queue.result[gone], -EINVAL);
+    assert_int_equal(f.queue.result[kept], 0);
+    assert_int_equal(file_bytes(&f), KEPT_BYTES);
+    fixture_close(&f);
+}
+
 static void a_driver_may_have_one_size(void **state)
 {
     static const struct blk_driver driver = { .name = "fixed" };
@@ -361,6 +490,9 @@ int main(void)
     };
     static const struct CMUnitTest other_tests[] = {
         cmocka_unit_test(a_disk_without_a_medium_has_any_size),
+        cmocka_unit_test(every_driver_changes_its_size_or_says_that_it_does_not),
+        cmocka_unit_test(every_filter_passes_a_size_on_or_says_that_it_does_not),
+        cmocka_unit_test(a_request_that_a_filter_keeps_loses_its_place),
         cmocka_unit_test(a_driver_may_have_one_size),
         cmocka_unit_test(only_events_of_block_devices_that_say_so_count),
         cmocka_unit_test(watching_sizes_leaves_nothing),
