@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ctl/config_json.h"
 
+#include <string.h>
+
 #include "ctl/uuid.h"
 
 /* A configuration file may hold any bytes; JSON holds UTF-8. */
@@ -34,12 +36,15 @@ json_t *ctl_config_json_disk(const struct vm_disk *d)
         [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
-    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:i, s:i, s:i, s:b, s:b, s:b}",
+    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:o*, s:o*, s:i, s:i, s:i, s:b, s:b, s:b, s:b}",
                      "pdev_path", text(d->target), "vdev", d->vdev,
                      "format", formats[d->format], "driver", text(d->driver),
                      "filters", d->filters ? text(d->filters) : NULL,
+                     "size", d->size_bytes ? json_integer((json_int_t)d->size_bytes) : NULL,
+                     "reconnect", strcmp(d->driver, "nbd") ? NULL : json_integer(d->reconnect_s),
                      "removable", d->cdrom, "readwrite", !d->readonly, "is_cdrom", d->cdrom,
-                     "discard_enable", d->discard, "direct_io_safe", d->direct_io_safe,
+                     "shared_write", d->shared_write, "discard_enable", d->discard,
+                     "direct_io_safe", d->direct_io_safe,
                      "persistent_grants", d->persistent_grants);
 }
 

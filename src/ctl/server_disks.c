@@ -128,16 +128,15 @@ enum verdict ctl_disk_resize(struct conn *c, json_t *arguments, json_t **result,
 {
     struct ctl_server *s = c->server;
     uint64_t size = (uint64_t)json_integer_value(json_object_get(arguments, "size_bytes"));
-    struct vm_disk *d;
     unsigned number;
 
     if (ctl_server_alive(s, e) || device_find(s, arguments, &number, e) ||
         vm_guest_disk_resize(s->p.guest, number, &size, e))
         return VERDICT_REPLY;
-    d = vm_config_disk_find(s->p.config, number);
     /* what has no medium would have its old size again after a reboot */
-    if (d->size_bytes)
-        d->size_bytes = size;
+    if (vm_config_disk_resized(s->p.config, number, size))
+        log_warning("disk %u of the guest that follows by reboot may have its old size: out of"
+                    " memory", number);
     *result = json_pack("{s:I}", "size_bytes", (json_int_t)size);
     return VERDICT_REPLY;
 }

@@ -70,7 +70,7 @@ struct vm_config {
     unsigned max_queues;        /* Xenolith's own key: disk queues, 0: as many as vCPUs */
     struct vm_disk *disks;
     unsigned nr_disks;
-    bool disks_changed;         /* since it was read: vm_config_disk_add(), _remove() */
+    bool disks_changed;         /* since it was read: vm_config_disk_add() and those below it */
 };
 
 #define VM_VCPUS_MAX 64
@@ -104,6 +104,8 @@ int vm_config_disk_add(struct vm_config *c, struct vm_disk *d);
 /* NULL: there is none.  Until disks are added or removed. */
 struct vm_disk *vm_config_disk_find(struct vm_config *c, unsigned vdev_number);
 void vm_config_disk_remove(struct vm_config *c, unsigned vdev_number);
+/* A disk has another size now, which its line says if that has one.  0 or -ENOMEM. */
+int vm_config_disk_resized(struct vm_config *c, unsigned vdev_number, uint64_t size_bytes);
 /* The setting that gives a guest these disks, "disk=[...]", to be freed; NULL: out of memory. */
 char *vm_config_disks_format(const struct vm_config *c);
 /* vm_disk_vdev_number() for those who know no disk lines. */

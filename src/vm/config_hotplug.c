@@ -64,6 +64,52 @@ void vm_config_disk_remove(struct vm_config *c, unsigned vdev_number)
     c->disks_changed = true;
 }
 
+/* The line with another size=, to be freed.  NULL: out of memory. */
+static char *spec_with_size(const char *spec, uint64_t size_bytes)
+{
+    char *text = NULL;
+    size_t bytes;
+    FILE *to = open_memstream(&text, &bytes);
+
+    if (!to)
+        return NULL;
+    while (*spec) {
+        size_t blanks = strspn(spec, VM_DISK_SPEC_BLANKS);
+        const char *parameter = spec + blanks, *end = strchrnul(parameter, ',');
+
+        if (!strncmp(parameter, "target=", 7))      /* the rest of the line */
+            end = parameter + strlen(parameter);
+        if (!strncmp(parameter, "size=", 5))
+            fprintf(to, "size=%llu", (unsigned long long)size_bytes);
+        else
+            fwrite(spec, 1, (size_t)(end - spec), to);
+        if (*end)
+            fputc(*end++, to);
+        spec = end;
+    }
+    if (!fclose(to))
+        return text;
+    free(text);
+    return NULL;
+}
+
+int vm_config_disk_resized(struct vm_config *c, unsigned vdev_number, uint64_t size_bytes)
+{
+    struct vm_disk *d = vm_config_disk_find(c, vdev_number);
+    char *spec;
+
+    if (!d || !d->size_bytes || d->size_bytes == size_bytes)
+        return 0;
+    spec = spec_with_size(d->spec, size_bytes);
+    if (!spec)
+        return -ENOMEM;
+    free(d->spec);
+    d->spec = spec;
+    d->size_bytes = size_bytes;
+    c->disks_changed = true;
+    return 0;
+}
+
 /* As a string of xl.cfg(5), which has C's escapes. */
 static void quote(FILE *to, const char *text)
 {

@@ -19,7 +19,7 @@
 #define DRIVER_NAME_MAX 31
 #define RECONNECT_DEFAULT_S 30u
 #define RECONNECT_MAX_S     86400u
-#define BLANKS " \t\n"
+#define BLANKS VM_DISK_SPEC_BLANKS
 #define LOWER_ALNUM "abcdefghijklmnopqrstuvwxyz0123456789"
 
 struct spec {

@@ -51,6 +51,34 @@ assert [(d["pdev_path"], d["vdev"], d["readwrite"]) for d in disks] == [
     ("/f", "hda1", True)], disks'
 }
 
+@test "block-attach: formats, servers and filters, which the guest that follows has too" {
+    create_guest g "lets-go obey" 'disk=["/a,raw,xvda,w"]'
+    "$XL" block-attach g "/b,qcow2,xvdb,w,filter=qos:iops=100:group=a,filter=delay:time=5ms"
+    "$XL" block-attach g "vdev=xvdc,access=w,no-discard,reconnect=7,target=nbd://host:10809/an export"
+    "$XL" block-attach g "driver=null,size=1G,vdev=xvdd,filter=cow:file=/o:v"
+    "$XL" block-attach g "/c,raw,xvde,w!,persistent-grants,direct-io-safe"
+    check='
+import json, sys
+said = [json.load(open(name))[0]["config"]["disks"] for name in sys.argv[1:]]
+disks = {d["vdev"]: d for d in said[0]}
+b, c, d, e = (disks["xvd" + x] for x in "bcde")
+assert (b["format"], b["driver"], b["reconnect"], b["filters"]) == (
+    "qcow2", "nbd", 30, "qos:iops=100:group=a,delay:time=5ms"), b
+assert (c["pdev_path"], c["driver"], c["reconnect"], c["discard_enable"]) == (
+    "nbd://host:10809/an export", "nbd", 7, False), c
+assert (d["driver"], d["size"], d["filters"], "reconnect" in d) == (
+    "null", 1 << 30, "cow:file=/o:v", False), d
+assert e["shared_write"] and e["persistent_grants"] and e["direct_io_safe"], e
+assert not d["shared_write"] and "size" not in e and "filters" not in e
+assert all(s == said[0] for s in said)'
+    "$XL" list -l g >before
+    "$XL" reboot -w g
+    until [ "$("$XL" domid g)" = 2 ] && "$XL" list g | grep -q r--; do sleep 0.1; done
+    "$XL" list -l g >after
+    python3 -c "$check" before after
+    [ "$(vdevs)" = "51712 51728 51744 51760 51776" ]
+}
+
 @test "block-attach: what cannot be" {
     create_guest g "" 'disk=["/a,raw,xvda,w"]'
     status 1 "$XL" block-attach g /b,raw,xvda,w
@@ -60,8 +88,10 @@ assert [(d["pdev_path"], d["vdev"], d["readwrite"]) for d in disks] == [
     has "/busy: already in use"
     status 1 "$XL" block-attach g /b,raw,nonsense,w
     has "config parsing error in disk specification: not a virtual device"
-    status 1 "$XL" block-attach g /b,qcow,xvdb
-    has "format=qcow is not supported"
+    status 1 "$XL" block-attach g /b,qcow2,xvdb,w!
+    has "two writers would destroy the qcow2 image itself"
+    status 1 "$XL" block-attach g /b,raw,xvdb,filter=qos
+    has "expected iops= or bps= or both"
     status 1 "$XL" block-attach g target=/b xvdb
     has "give it last"
     status 1 "$XL" block-attach g /b
@@ -152,6 +182,14 @@ assert d["pdev_path"] == "/a" and d["vdev"] == "xvdb" and not d["readwrite"], d'
         has "expected a multiple of 512 bytes"
     done
     status 2 "$XL" block-resize g xvda 1M more
+}
+
+@test "block-resize: what has no medium has its size after a reboot" {
+    create_guest g "lets-go obey" 'disk=["driver=null, size=1G,vdev=xvda"]'
+    "$XL" block-resize g xvda 3G
+    "$XL" reboot -w g
+    until [ "$("$XL" domid g)" = 2 ] && "$XL" list g | grep -q r--; do sleep 0.1; done
+    "$XL" list -l g | grep -q '"size": 3221225472'
 }
 
 @test "a guest that reboots has the disks it had at last" {
