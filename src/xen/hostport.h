@@ -99,7 +99,7 @@ static inline void xen_hostport_notify(struct xen_hostport *p)
 /* The guest has closed its end. */
 static inline bool xen_hostport_closed(const struct xen_hostport *p)
 {
-    return load_acquire(&p->link->state) == XEN_HOSTLINK_CLOSED;    /* pairs with the shim */
+    return load_acquire(&p->link->state) == XEN_HOSTLINK_CLOSED;    /* host_closed() of the shim */
 }
 
 /* What leaving the VM costs there, ns, as the guest says; 0: it has not said. */

@@ -54,7 +54,7 @@ assert [(d["pdev_path"], d["vdev"], d["readwrite"]) for d in disks] == [
 @test "block-attach: formats, servers and filters, which the guest that follows has too" {
     create_guest g "lets-go obey" 'disk=["/a,raw,xvda,w"]'
     "$XL" block-attach g "/b,qcow2,xvdb,w,filter=qos:iops=100:group=a,filter=delay:time=5ms"
-    "$XL" block-attach g "vdev=xvdc,access=w,no-discard,reconnect=7,target=nbd://host:10809/an export"
+    "$XL" block-attach g vdev=xvdc no-discard reconnect=7 "target=nbd://host:10809/an export"
     "$XL" block-attach g "driver=null,size=1G,vdev=xvdd,filter=cow:file=/o:v"
     "$XL" block-attach g "/c,raw,xvde,w!,persistent-grants,direct-io-safe"
     check='
