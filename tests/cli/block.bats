@@ -79,6 +79,17 @@ assert all(s == said[0] for s in said)'
     [ "$(vdevs)" = "51712 51728 51744 51760 51776" ]
 }
 
+@test "block-attach: a line of two paths as long as they may be" {
+    create_guest g ""
+    path=$(printf '"%.0s' {1..4000})
+    "$XL" block-attach g vdev=xvdb "filter=cow:file=/o$path" "target=/b$path"
+    "$XL" list -l g | python3 -c '
+import json, sys
+disk, = json.load(sys.stdin)[0]["config"]["disks"]
+assert disk["pdev_path"] == "/b" + 4000 * chr(34), disk
+assert disk["filters"] == "cow:file=/o" + 4000 * chr(34), disk'
+}
+
 @test "block-attach: what cannot be" {
     create_guest g "" 'disk=["/a,raw,xvda,w"]'
     status 1 "$XL" block-attach g /b,raw,xvda,w
