@@ -62,6 +62,15 @@ void blk_disk_close(struct blk_disk *d)
     free(d);
 }
 
+int blk_disk_resize(struct blk_disk *d, uint64_t size_bytes, struct err *e)
+{
+    if (!d->driver->resize && blk_filter_find(d->driver->name) == d->driver)
+        return err_set(e, EOPNOTSUPP, "a disk with filter=%s keeps its size", d->driver->name);
+    if (!d->driver->resize)
+        return err_set(e, EOPNOTSUPP, "a disk of driver '%s' keeps its size", d->driver->name);
+    return d->driver->resize(d->state, size_bytes, &d->props, e);
+}
+
 const struct blk_props *blk_disk_props(const struct blk_disk *d)
 {
     return &d->props;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* A disk: what is the same for all of its queues and never changes while one is
- * open (the cold state).  The hot state is per queue: queue.h. */
+/* A disk: what is the same for all of its queues (the cold state).  Nothing of it changes
+ * while one is open, but for the size.  The hot state is per queue: queue.h. */
 #ifndef XENOLITH_BLK_DISK_H
 #define XENOLITH_BLK_DISK_H
 
+#include "base/atomic.h"
 #include "base/err.h"
 #include "base/types.h"
 
@@ -34,7 +35,7 @@ struct blk_spec {
 
 /* What was opened. */
 struct blk_props {
-    uint64_t size_bytes;            /* a multiple of BLK_SECTOR_BYTES */
+    uint64_t size_bytes;            /* a multiple of BLK_SECTOR_BYTES; blk_props_size() */
     uint32_t physical_block_bytes;  /* power of two, at least BLK_SECTOR_BYTES */
     uint32_t discard_granularity_bytes;
     uint32_t discard_alignment_bytes;
@@ -57,12 +58,28 @@ int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err
 /* Every queue must have been closed. */
 void blk_disk_close(struct blk_disk *d);
 
+/* The medium has another size now, or (size_bytes not 0) is to get it.  By the thread that
+ * opened the disk, while queues work: each request is judged by the size there is when it is
+ * submitted, and one that was under way when its place went gets -EIO, or -EINVAL if a filter
+ * still had it.  What the guest finds there afterwards is the size and the contents of the
+ * smaller medium, nothing else.
+ * 0 (perhaps with nothing changed), or -errno with the size as it was: -EOPNOTSUPP when the
+ * driver, or the medium, cannot. */
+int blk_disk_resize(struct blk_disk *d, uint64_t size_bytes, struct err *e);
+
+/* Of what this points to, blk_disk_resize() changes the size and the physical block. */
 const struct blk_props *blk_disk_props(const struct blk_disk *d);
 const char *blk_disk_driver_name(const struct blk_disk *d);
 
+/* Any thread. */
+static inline uint64_t blk_props_size(const struct blk_props *p)
+{
+    return load_acquire(&p->size_bytes);    /* pairs with blk_props_size_set() */
+}
+
 static inline uint64_t blk_props_nr_sectors(const struct blk_props *p)
 {
-    return p->size_bytes >> BLK_SECTOR_SHIFT;
+    return blk_props_size(p) >> BLK_SECTOR_SHIFT;
 }
 
 #endif

@@ -27,6 +27,9 @@ struct blk_driver {
     int (*open)(const struct blk_spec *spec, struct blk_props *props, void **state,
                 struct err *e);
     void (*close)(void *state);
+    /* As blk_disk_resize(), which has judged nothing; tells the size by blk_props_size_set(): a
+     * larger one when it is there, a smaller one before it is.  NULL: sizes do not change. */
+    int (*resize)(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e);
 
     /* On the owner's thread; q->disk_state is set, *queue_state is the driver's. */
     int (*queue_open)(struct blk_queue *q, void **queue_state, struct err *e);
@@ -83,6 +86,12 @@ struct blk_queue {
     unsigned *iov_free;                 /* their free slots, a stack */
     cacheline_aligned struct blk_stats stats;
 };
+
+/* For drivers, in resize(): what queues judge requests by from now on. */
+static inline void blk_props_size_set(struct blk_props *p, uint64_t size_bytes)
+{
+    store_release(&p->size_bytes, size_bytes);      /* pairs with blk_props_size() */
+}
 
 /* For drivers: the request is over; result is 0 or -errno. */
 void blk_req_done(struct blk_queue *q, struct blk_req *req, int result);

@@ -17,7 +17,8 @@
  *     never asked again.
  * Each way may do less than was asked; the rest goes through the ring.  A short
  * read that ends at the file's end inside the disk's last sector is completed
- * with zeroes; elsewhere the file has been cut under us: -EIO.
+ * with zeroes; elsewhere the file has been cut under us: -EIO.  So gets a write that
+ * ends behind the disk's end, because the disk has become smaller since it was judged.
  *
  * wait() sleeps for completions and wake_fd in one io_uring_enter(): a one-shot
  * POLL_ADD on wake_fd stays armed in the ring until it fires.
@@ -55,7 +56,7 @@ struct file_nowait {
 
 struct file_queue {
     struct io_uring ring;
-    const struct file_image *img;
+    struct file_image *img;
     struct file_nowait read, write;
     struct file_bounce bounce;
     bool wake_armed;
@@ -90,6 +91,11 @@ static void file_close(void *state)
     free(img);
 }
 
+static int file_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
+{
+    return file_image_resize(state, size_bytes, props, e);
+}
+
 static int ring_create(struct io_uring *ring, unsigned nr_reqs)
 {
     /* Newest first; a kernel that does not know a flag answers EINVAL.  All of
@@ -115,7 +121,7 @@ static int ring_create(struct io_uring *ring, unsigned nr_reqs)
 
 static int file_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
 {
-    const struct file_image *img = q->disk_state;
+    struct file_image *img = q->disk_state;
     struct file_queue *fq = calloc(1, sizeof(*fq));
     int rc;
 
@@ -222,6 +228,30 @@ static void ring_submit(struct file_queue *fq, struct blk_req *req)
     io_uring_sqe_set_data(sqe, req);
 }
 
+/* What was asked for is over. */
+static enum file_io io_done(struct blk_queue *q, struct blk_req *req, int result)
+{
+    struct file_queue *fq = q->queue_state;
+
+    if (req->op == BLK_OP_WRITE &&
+        unlikely(req->offset_bytes + req->length_bytes > blk_props_size(&q->disk->props))) {
+        file_image_trim(fq->img, &q->disk->props);
+        result = -EIO;
+    }
+    blk_req_done(q, req, result);
+    return FILE_IO_DONE;
+}
+
+/* What is left of a read lies behind the data, yet inside the sector that the data ends in,
+ * which is the disk's last. */
+static bool is_tail(const struct file_queue *fq, const struct blk_req *req)
+{
+    uint64_t data_end = load_relaxed(&fq->img->data_end_bytes);
+
+    return req->offset_bytes + req->progress_bytes >= data_end &&
+           req->offset_bytes + req->length_bytes <= align_up(data_end, (uint64_t)BLK_SECTOR_BYTES);
+}
+
 /* Judges what one attempt at a request gave: n bytes or -errno. */
 static enum file_io io_result(struct blk_queue *q, struct blk_req *req, int64_t n)
 {
@@ -230,35 +260,21 @@ static enum file_io io_result(struct blk_queue *q, struct blk_req *req, int64_t 
     if (n == -EAGAIN || n == -EINTR) {
         if (req->step++ < FILE_RETRIES_MAX)
             return FILE_IO_MORE;
-        blk_req_done(q, req, -EIO);
-        return FILE_IO_DONE;
+        return io_done(q, req, -EIO);
     }
-    if (n < 0) {
-        blk_req_done(q, req, (int)n);
-        return FILE_IO_DONE;
-    }
-    if (!is_data(req)) {
-        blk_req_done(q, req, 0);
-        return FILE_IO_DONE;
-    }
+    if (n < 0)
+        return io_done(q, req, (int)n);
+    if (!is_data(req))
+        return io_done(q, req, 0);
     req->progress_bytes += (uint64_t)n;
-    if (likely(req->progress_bytes >= req->length_bytes)) {
-        blk_req_done(q, req, 0);
-        return FILE_IO_DONE;
-    }
+    if (likely(req->progress_bytes >= req->length_bytes))
+        return io_done(q, req, 0);
     blk_req_advance(req, (uint64_t)n);
-    if (req->op == BLK_OP_READ &&
-        req->offset_bytes + req->progress_bytes >= fq->img->data_end_bytes) {
-        /* less than a sector: the engine lets nobody read beyond the last one */
+    if (req->op == BLK_OP_READ && is_tail(fq, req)) {
         blk_req_zero(req);
-        blk_req_done(q, req, 0);
-        return FILE_IO_DONE;
+        return io_done(q, req, 0);
     }
-    if (!n) {
-        blk_req_done(q, req, -EIO);
-        return FILE_IO_DONE;
-    }
-    return FILE_IO_MORE;
+    return n ? FILE_IO_MORE : io_done(q, req, -EIO);
 }
 
 /* The inline way; true when the request is over. */
@@ -405,6 +421,7 @@ const struct blk_driver blk_driver_file = {
     .summary = "a raw image file or block device of the host",
     .open = file_open,
     .close = file_close,
+    .resize = file_resize,
     .queue_open = file_queue_open,
     .queue_close = file_queue_close,
     .submit = file_submit,

@@ -7,16 +7,23 @@
 
 #define NULL_SIZE_DEFAULT_BYTES (1 * GIB)
 
+static int size_judge(uint64_t size, struct err *e)
+{
+    if (!(size % BLK_SECTOR_BYTES) && size <= INT64_MAX)
+        return 0;
+    err_at(e, NULL, 0, "size");
+    return err_set(e, EINVAL, "a null disk of %llu bytes: expected a multiple of %u",
+                   (unsigned long long)size, BLK_SECTOR_BYTES);
+}
+
 static int null_open(const struct blk_spec *spec, struct blk_props *props, void **state,
                      struct err *e)
 {
     uint64_t size = spec->size_bytes ? spec->size_bytes : NULL_SIZE_DEFAULT_BYTES;
+    int rc = size_judge(size, e);
 
-    if (size % BLK_SECTOR_BYTES || size > INT64_MAX) {
-        err_at(e, NULL, 0, "size");
-        return err_set(e, EINVAL, "a null disk of %llu bytes: expected a multiple of %u",
-                       (unsigned long long)size, BLK_SECTOR_BYTES);
-    }
+    if (rc)
+        return rc;
     *props = (struct blk_props){
         .size_bytes = size,
         .physical_block_bytes = BLK_SECTOR_BYTES,
@@ -33,6 +40,15 @@ static int null_open(const struct blk_spec *spec, struct blk_props *props, void 
 
 static void null_close(void *state)
 {
+}
+
+static int null_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
+{
+    int rc = size_judge(size_bytes, e);
+
+    if (!rc && size_bytes)
+        blk_props_size_set(props, size_bytes);
+    return rc;
 }
 
 static int null_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
@@ -57,6 +73,7 @@ const struct blk_driver blk_driver_null = {
     .summary = "reads zeroes, forgets writes",
     .open = null_open,
     .close = null_close,
+    .resize = null_resize,
     .queue_open = null_queue_open,
     .queue_close = null_queue,
     .submit = null_submit,

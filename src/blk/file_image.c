@@ -14,6 +14,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "blk/driver.h"
 #include "blk/file_claim.h"
 
 #define PROBE_BYTES 4096u
@@ -99,18 +101,23 @@ static int block_props(const struct stat *st, struct file_image *img, struct blk
     return 0;
 }
 
+/* blkif.h: the size must be a multiple of the physical block */
+static uint32_t regular_block_bytes(const struct stat *st, uint64_t size_bytes)
+{
+    uint32_t block = (uint32_t)st->st_blksize;
+
+    return block >= BLK_SECTOR_BYTES && block <= 65536 && !(block & (block - 1)) &&
+           !(size_bytes % block) ? block : BLK_SECTOR_BYTES;
+}
+
 static void regular_props(const struct stat *st, struct file_image *img, struct blk_props *props)
 {
     uint64_t size = (uint64_t)st->st_size;
-    uint32_t block = (uint32_t)st->st_blksize;
 
     /* a last sector that the file fills in part only is one of the disk's */
     props->size_bytes = align_up(size, (uint64_t)BLK_SECTOR_BYTES);
     img->data_end_bytes = size;
-    /* blkif.h: the size must be a multiple of the physical block */
-    props->physical_block_bytes = block >= BLK_SECTOR_BYTES && block <= 65536 &&
-                                  !(block & (block - 1)) && !(props->size_bytes % block)
-                                  ? block : BLK_SECTOR_BYTES;
+    props->physical_block_bytes = regular_block_bytes(st, props->size_bytes);
     props->discard_granularity_bytes = props->physical_block_bytes;
     /* A hole beyond the end changes nothing, and fails where holes cannot be made. */
     props->can_discard = !props->readonly &&
@@ -146,7 +153,7 @@ static int image_open(const struct blk_spec *spec, struct file_image *img,
     struct stat st;
     int rc;
 
-    *img = (struct file_image){ .claim_fd = -1 };
+    *img = (struct file_image){ .claim_fd = -1, .size_lock = PTHREAD_MUTEX_INITIALIZER };
     *props = (struct blk_props){ .readonly = spec->readonly, .can_flush = true };
     img->fd = image_open_fd(spec, &st, e);
     if (img->fd < 0)
@@ -204,4 +211,99 @@ void file_image_close(struct file_image *img)
     if (img->claim_fd >= 0)
         close(img->claim_fd);
     close(img->fd);
+}
+
+/* ---- other sizes ---- */
+
+static int length_judge(const struct file_image *img, uint64_t size_bytes,
+                        const struct blk_props *props, struct err *e)
+{
+    err_at(e, NULL, 0, "size");
+    if (img->block_device)
+        return err_set(e, EOPNOTSUPP, "a block device is made larger or smaller by the host's "
+                       "means; then leave the size out");
+    if (props->readonly)
+        return err_set(e, EROFS, "the image is read-only here: change the file, then leave the "
+                       "size out");
+    if (size_bytes % BLK_SECTOR_BYTES || size_bytes > INT64_MAX)
+        return err_set(e, EINVAL, "%llu bytes: expected a multiple of %u",
+                       (unsigned long long)size_bytes, BLK_SECTOR_BYTES);
+    err_clear(e);
+    return 0;
+}
+
+static int length_read(const struct file_image *img, struct stat *st, uint64_t *bytes,
+                       struct err *e)
+{
+    if (fstat(img->fd, st) || (img->block_device && ioctl(img->fd, BLKGETSIZE64, bytes)))
+        return err_set(e, errno, "cannot be asked for its size: %s", strerror(errno));
+    if (!img->block_device)
+        *bytes = (uint64_t)st->st_size;
+    return 0;
+}
+
+/* What the medium has is what the disk has. */
+static int length_take(struct file_image *img, struct blk_props *props, struct err *e)
+{
+    uint64_t length, size;
+    struct stat st;
+    int rc = length_read(img, &st, &length, e);
+
+    if (rc)
+        return rc;
+    size = img->block_device ? align_down(length, (uint64_t)BLK_SECTOR_BYTES)
+                             : align_up(length, (uint64_t)BLK_SECTOR_BYTES);
+    if (!size)
+        return err_set(e, EINVAL, "is empty: expected at least one sector of %u bytes",
+                       BLK_SECTOR_BYTES);
+    if (!img->block_device)
+        props->physical_block_bytes = regular_block_bytes(&st, size);
+    store_relaxed(&img->data_end_bytes, length);
+    blk_props_size_set(props, size);
+    return 0;
+}
+
+/* The size goes down before the file is cut: what is judged from then on stays in front of
+ * the cut, and what a write from before appends, file_image_trim() takes off again. */
+static int length_set(struct file_image *img, uint64_t size_bytes, struct blk_props *props,
+                      struct err *e)
+{
+    uint64_t before = blk_props_size(props);
+
+    if (size_bytes < before)
+        blk_props_size_set(props, size_bytes);
+    if (!ftruncate(img->fd, (off_t)size_bytes))
+        return 0;
+    blk_props_size_set(props, before);
+    return err_set(e, errno, "cannot be made %s: %s", size_bytes < before ? "smaller" : "larger",
+                   strerror(errno));
+}
+
+int file_image_resize(struct file_image *img, uint64_t size_bytes, struct blk_props *props,
+                      struct err *e)
+{
+    int rc = size_bytes ? length_judge(img, size_bytes, props, e) : 0;
+
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&img->size_lock);
+    if (size_bytes)
+        rc = length_set(img, size_bytes, props, e);
+    if (!rc)
+        rc = length_take(img, props, e);
+    pthread_mutex_unlock(&img->size_lock);
+    return rc;
+}
+
+void file_image_trim(struct file_image *img, const struct blk_props *props)
+{
+    struct stat st;
+
+    pthread_mutex_lock(&img->size_lock);
+    if (!img->block_device && !fstat(img->fd, &st) &&
+        (uint64_t)st.st_size > blk_props_size(props) &&
+        ftruncate(img->fd, (off_t)blk_props_size(props)))
+        log_warning("an image that was made smaller has grown by a write from before: %s",
+                    strerror(errno));
+    pthread_mutex_unlock(&img->size_lock);
 }

@@ -15,6 +15,18 @@ int blk_filter_open(const struct blk_spec *spec, struct blk_disk **lower,
     return rc;
 }
 
+int blk_filter_resize(struct blk_disk *lower, uint64_t size_bytes, struct blk_props *props,
+                      struct err *e)
+{
+    int rc = blk_disk_resize(lower, size_bytes, e);
+
+    if (rc)
+        return rc;
+    props->physical_block_bytes = blk_disk_props(lower)->physical_block_bytes;
+    blk_props_size_set(props, blk_props_size(blk_disk_props(lower)));
+    return 0;
+}
+
 int blk_filter_queue_open(struct blk_filter_queue *f, struct blk_queue *q, struct blk_disk *lower,
                           void (*complete)(void *f, struct blk_req *lower), struct err *e)
 {

@@ -21,6 +21,11 @@ struct blk_filter_queue {
 int blk_filter_open(const struct blk_spec *spec, struct blk_disk **lower,
                     struct blk_props *props, struct err *e);
 
+/* The disk below gets another size, and the filter's disk that one.  A request that comes between
+ * the two is judged below as well. */
+int blk_filter_resize(struct blk_disk *lower, uint64_t size_bytes, struct blk_props *props,
+                      struct err *e);
+
 /* A queue of lower for q, whose wake_fd is q's.  complete NULL: blk_filter_complete; its argument
  * is f.  0 or -errno. */
 int blk_filter_queue_open(struct blk_filter_queue *f, struct blk_queue *q, struct blk_disk *lower,

@@ -82,6 +82,13 @@ static void delay_close(void *state)
     free(d);
 }
 
+static int delay_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
+{
+    struct delay *d = state;
+
+    return blk_filter_resize(d->lower, size_bytes, props, e);
+}
+
 static int delay_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
 {
     struct delay *d = q->disk_state;
@@ -208,6 +215,7 @@ const struct blk_driver blk_filter_delay = {
     .summary = "keeps each request for a time",
     .open = delay_open,
     .close = delay_close,
+    .resize = delay_resize,
     .queue_open = delay_queue_open,
     .queue_close = delay_queue_close,
     .submit = delay_submit,

@@ -159,6 +159,13 @@ static void fault_close(void *state)
     free(fault);
 }
 
+static int fault_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
+{
+    struct fault *f = state;
+
+    return blk_filter_resize(f->lower, size_bytes, props, e);
+}
+
 static int fault_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
 {
     struct fault *fault = q->disk_state;
@@ -259,6 +266,7 @@ const struct blk_driver blk_filter_fault = {
     .summary = "lets requests fail or hang, for tests",
     .open = fault_open,
     .close = fault_close,
+    .resize = fault_resize,
     .queue_open = fault_queue_open,
     .queue_close = fault_queue_close,
     .submit = fault_submit,

@@ -135,6 +135,13 @@ static void qos_close(void *state)
     free(qos);
 }
 
+static int qos_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
+{
+    struct qos *q = state;
+
+    return blk_filter_resize(q->lower, size_bytes, props, e);
+}
+
 static int qos_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
 {
     const struct qos *qos = q->disk_state;
@@ -257,6 +264,7 @@ const struct blk_driver blk_filter_qos = {
     .summary = "limits requests and bytes per second",
     .open = qos_open,
     .close = qos_close,
+    .resize = qos_resize,
     .queue_open = qos_queue_open,
     .queue_close = qos_queue_close,
     .submit = qos_submit,

@@ -136,7 +136,7 @@ static int req_judge(const struct blk_queue *q, const struct blk_req *req)
         return -EOPNOTSUPP;
     if (!req->length_bytes || (req->offset_bytes | req->length_bytes) % BLK_SECTOR_BYTES ||
         __builtin_add_overflow(req->offset_bytes, req->length_bytes, &end) ||
-        end > p->size_bytes)
+        end > blk_props_size(p))
         return -EINVAL;
     if (req->op != BLK_OP_READ && p->readonly)
         return -EROFS;

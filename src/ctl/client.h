@@ -10,6 +10,8 @@
 
 #define CTL_TIMEOUT_MS  10000
 #define CTL_FOREVER     0
+/* for the guest's patience with a disk that is to go (ctl/server.h), and more */
+#define CTL_DETACH_TIMEOUT_MS 30000
 
 /* Sends command to the guest and waits for the reply.  Takes arguments (NULL:
  * none).  result may be NULL; *result is the caller's.  -ENOENT or -ECONNREFUSED:

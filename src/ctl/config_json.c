@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ctl/config_json.h"
 
+#include <string.h>
+
 #include "ctl/uuid.h"
 
 /* A configuration file may hold any bytes; JSON holds UTF-8. */
@@ -24,7 +26,7 @@ static json_t *action(enum vm_action a)
     return json_string(names[a]);
 }
 
-static json_t *disk(const struct vm_disk *d)
+json_t *ctl_config_json_disk(const struct vm_disk *d)
 {
     static const char *const formats[] = {
         [VM_DISK_FORMAT_RAW] = "raw", [VM_DISK_FORMAT_QCOW] = "qcow",
@@ -34,12 +36,15 @@ static json_t *disk(const struct vm_disk *d)
         [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
-    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:i, s:i, s:i, s:b, s:b, s:b}",
+    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:o*, s:o*, s:i, s:i, s:i, s:b, s:b, s:b, s:b}",
                      "pdev_path", text(d->target), "vdev", d->vdev,
                      "format", formats[d->format], "driver", text(d->driver),
                      "filters", d->filters ? text(d->filters) : NULL,
+                     "size", d->size_bytes ? json_integer((json_int_t)d->size_bytes) : NULL,
+                     "reconnect", strcmp(d->driver, "nbd") ? NULL : json_integer(d->reconnect_s),
                      "removable", d->cdrom, "readwrite", !d->readonly, "is_cdrom", d->cdrom,
-                     "discard_enable", d->discard, "direct_io_safe", d->direct_io_safe,
+                     "shared_write", d->shared_write, "discard_enable", d->discard,
+                     "direct_io_safe", d->direct_io_safe,
                      "persistent_grants", d->persistent_grants);
 }
 
@@ -58,7 +63,7 @@ json_t *ctl_config_json(const struct vm_config *c)
     for (unsigned i = 0; i < c->vcpus; i++)
         json_array_append_new(vcpus, json_integer(i));
     for (unsigned i = 0; i < c->nr_disks; i++)
-        json_array_append_new(disks, disk(&c->disks[i]));
+        json_array_append_new(disks, ctl_config_json_disk(&c->disks[i]));
     build = json_pack("{s:i, s:o, s:I, s:I, s:i, s:i, s:i, s:o, s:o}",
                       "max_vcpus", (int)c->maxvcpus, "avail_vcpus", vcpus,
                       "max_memkb", (json_int_t)(c->maxmem_bytes / KIB),

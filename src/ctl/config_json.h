@@ -10,5 +10,6 @@
 
 /* NULL: out of memory. */
 json_t *ctl_config_json(const struct vm_config *c);
+json_t *ctl_config_json_disk(const struct vm_disk *d);
 
 #endif

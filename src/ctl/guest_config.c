@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,6 +73,54 @@ void guest_config_free(struct guest_config *g)
 const char *guest_config_name(const struct guest_config *g)
 {
     return g->config->name;
+}
+
+/* target= takes all that follows, so only the last word may have it. */
+static bool has_target(const char *word)
+{
+    const char *at = strstr(word, "target=");
+
+    return at && (at == word || at[-1] == ',' || at[-1] == ' ');
+}
+
+char *guest_config_disk_spec(char *const words[], unsigned nr_words, struct err *e)
+{
+    struct vm_disk d;
+    char *spec = NULL;
+    size_t bytes;
+    FILE *to = open_memstream(&spec, &bytes);
+
+    for (unsigned i = 0; to && i < nr_words; i++) {
+        fprintf(to, "%s%s", i ? "," : "", words[i]);
+        if (i + 1 < nr_words && has_target(words[i]))
+            err_set(e, EINVAL, "config parsing error in disk specification: target= takes the"
+                    " rest of the line, give it last: `%.200s'", words[i]);
+    }
+    if (!to || fclose(to))
+        err_set(e, ENOMEM, "out of memory");
+    if (!e->code && !vm_config_disk_parse(spec, &d, e)) {
+        vm_config_disk_free(&d);
+        return spec;
+    }
+    free(spec);
+    return NULL;
+}
+
+char *guest_config_disk_dump(const char *spec, struct err *e)
+{
+    struct vm_disk d;
+    json_t *j;
+    char *text;
+
+    if (vm_config_disk_parse(spec, &d, e))
+        return NULL;
+    j = ctl_config_json_disk(&d);
+    vm_config_disk_free(&d);
+    text = j ? json_dumps(j, JSON_INDENT(4)) : NULL;
+    json_decref(j);
+    if (!text)
+        err_set(e, ENOMEM, "out of memory");
+    return text;
 }
 
 char *guest_config_dump(const struct guest_config *g)

@@ -29,6 +29,12 @@ void guest_config_free(struct guest_config *g);
 
 const char *guest_config_name(const struct guest_config *g);
 
+/* One disk from the words of a command line, which are the parts of one line of disk=[...]: to
+ * be freed, judged as it will be when the guest gets it.  NULL with e set. */
+char *guest_config_disk_spec(char *const words[], unsigned nr_words, struct err *e);
+/* The JSON of such a disk, to be freed; NULL with e set. */
+char *guest_config_disk_dump(const char *spec, struct err *e);
+
 /* What `xl create -n` prints, to be freed; NULL: out of memory. */
 char *guest_config_dump(const struct guest_config *g);
 

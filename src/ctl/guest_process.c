@@ -41,7 +41,7 @@ enum process_state { PROCESS_RUNNING, PROCESS_KEPT, PROCESS_RESTARTING, PROCESS_
 
 struct guest_process {
     const struct guest_process_params *p;
-    const struct vm_config *config;
+    struct vm_config *config;
     struct loop *loop;
     struct registry registry;
     struct registry_entry entry;
@@ -184,6 +184,14 @@ static void guest_stopped(void *arg, enum vm_stop why, const char *text)
     act(gp, action);
 }
 
+static void disk_detached(void *arg, unsigned vdev_number)
+{
+    struct guest_process *gp = arg;
+
+    log_info("disk %u of domain %u is detached", vdev_number, gp->entry.guest.domid);
+    ctl_server_disk_detached(gp->server, vdev_number);
+}
+
 static void destroy(void *arg)
 {
     struct guest_process *gp = arg;
@@ -276,7 +284,7 @@ static int guest_start(struct guest_process *gp, bool paused, struct err *e)
         .config = gp->config, .domid = gp->entry.guest.domid, .loop = gp->loop,
         .xenstore_socket = gp->xenstore_socket, .console_log_fd = gp->console_log_fd,
         .peer_listen = peer_listen, .peer_connect = peer_connect,
-        .stopped = guest_stopped, .arg = gp,
+        .stopped = guest_stopped, .disk_detached = disk_detached, .arg = gp,
     };
     struct ctl_server_params sp = {
         .loop = gp->loop, .config = gp->config, .who = &gp->entry.guest,

@@ -14,7 +14,7 @@
 #include "base/err.h"
 
 #define CTL_PROTOCOL_VERSION    1
-#define CTL_REQUEST_BYTES_MAX   (8 * KIB)
+#define CTL_REQUEST_BYTES_MAX   (64 * KIB)      /* a disk line of two paths, every byte escaped */
 #define CTL_REPLY_BYTES_MAX     (1 * MIB)
 #define CTL_COMMAND_BYTES       32
 

@@ -13,6 +13,7 @@
 
 #include "ctl/guest_config.h"
 #include "ctl/uuid.h"
+#include "vm/guest.h"
 
 #define CONFIG_FD 3
 #define CONFIG_PATH "/proc/self/fd/3"
@@ -44,15 +45,16 @@ static int spawn(char *const argv[], int config_fd, pid_t *pid)
 int guest_respawn(const struct guest_config *gc, const uint8_t uuid[16], struct err *e)
 {
     char uuid_word[64] = "uuid=\"", text[UUID_TEXT_BYTES];
-    char **argv = calloc(gc->nr_words + 8, sizeof(*argv));
+    char *disks = gc->config->disks_changed ? vm_config_disks_format(gc->config) : NULL;
+    char **argv = calloc(gc->nr_words + 9, sizeof(*argv));
     int fd = memfd_create("xenolith-config", 0), status = 0, rc = 0;
     unsigned n = 0;
     pid_t pid;
 
     uuid_format(uuid, text);
     strcat(strcat(uuid_word, text), "\"");
-    if (!argv || fd < 0 || write(fd, gc->text ? gc->text : "", gc->text_bytes)
-                           != (ssize_t)gc->text_bytes) {
+    if (!argv || fd < 0 || (gc->config->disks_changed && !disks) ||
+        write(fd, gc->text ? gc->text : "", gc->text_bytes) != (ssize_t)gc->text_bytes) {
         rc = err_set(e, errno, "cannot keep the configuration: %s", strerror(errno));
         goto out;
     }
@@ -64,6 +66,8 @@ int guest_respawn(const struct guest_config *gc, const uint8_t uuid[16], struct 
     for (unsigned i = 0; i < gc->nr_words; i++)
         argv[n++] = gc->words[i];
     argv[n++] = uuid_word;
+    if (disks)
+        argv[n++] = disks;
     rc = spawn(argv, fd, &pid);
     if (rc) {
         err_set(e, -rc, "cannot start a process: %s", strerror(-rc));
@@ -77,5 +81,6 @@ out:
     if (fd >= 0)
         close(fd);
     free(argv);
+    free(disks);
     return rc;
 }

@@ -382,6 +382,22 @@ int vhost_user_blk_create(const struct vhost_user_blk_params *p, struct vhost_us
     return 0;
 }
 
+int vhost_user_blk_resize(struct vhost_user_blk *v, uint64_t size_bytes, struct err *e)
+{
+    const struct blk_props *p = blk_disk_props(v->disk);
+    uint64_t before = blk_props_nr_sectors(p);
+    int rc = blk_disk_resize(v->disk, size_bytes, e);
+
+    if (rc || blk_props_nr_sectors(p) == before)
+        return rc;
+    log_info("%s: resized from %llu sectors to %llu", v->path, (unsigned long long)before,
+             (unsigned long long)blk_props_nr_sectors(p));
+    rc = vhost_user_session_config_changed(v->session);
+    if (rc)     /* it finds out when it looks */
+        log_warning("%s: the client cannot be told: %s", v->path, strerror(-rc));
+    return 0;
+}
+
 void vhost_user_blk_destroy(struct vhost_user_blk *v)
 {
     if (!v)

@@ -28,6 +28,8 @@ struct vhost_user_blk_params {
 /* Opens the disk and listens.  0 or -errno; nothing is left behind then. */
 int vhost_user_blk_create(const struct vhost_user_blk_params *p, struct vhost_user_blk **out,
                           struct err *e);
+/* blk_disk_resize(), of which the client is told. */
+int vhost_user_blk_resize(struct vhost_user_blk *v, uint64_t size_bytes, struct err *e);
 /* Requests in flight are completed first.  The socket is removed. */
 void vhost_user_blk_destroy(struct vhost_user_blk *v);
 

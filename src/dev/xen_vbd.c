@@ -15,6 +15,8 @@
 
 /* event channel ports of a guest, FIFO ABI */
 #define GUEST_PORT_MAX ((1u << 17) - 1)
+#define LAST_LOOK_NS 5000000ull         /* see vbd_closed() */
+#define LAST_MAX_NS  5000000000ull
 
 struct vbd_connection {
     struct vbd_queue *queue;
@@ -37,6 +39,8 @@ struct xen_vbd {
     unsigned nr_connections;            /* of connection[], also while connecting */
     struct vbd_connection connection[XEN_VBD_QUEUES_MAX];
     struct vbd_queue_counters past;     /* of queues that have ended */
+    struct loop_timer *last_timer;      /* the guest's last requests may come */
+    uint64_t last_until_ns;
 };
 
 static void counters_add(struct vbd_queue_counters *sum, const struct vbd_queue_counters *c)
@@ -216,9 +220,48 @@ static int vbd_connect(void *arg, struct err *e)
     return 0;
 }
 
+/* ---- leaving ---- */
+
+static bool channels_are_closed(const struct xen_vbd *v)
+{
+    for (unsigned i = 0; i < v->nr_connections; i++)
+        if (!xen_hostport_closed(&v->connection[i].port))
+            return false;
+    return true;
+}
+
+static void last_look(void *arg)
+{
+    struct xen_vbd *v = arg;
+
+    if (channels_are_closed(v) || loop_now_ns() > v->last_until_ns)
+        v->params.closed(v->params.arg, v);
+    else
+        loop_timer_arm(v->last_timer, LAST_LOOK_NS);
+}
+
+/* Linux (5.15 and later) says Closed with requests still in its queues, which it has stopped,
+ * and starts them again at the next event.  It waits for all of them when the device's directory
+ * has gone, for ever and in the thread that serves all of xenstore.  So the rings are served,
+ * after one more event, until the guest has closed their channels: there it is done with them.
+ * One that never closes them has had time enough in the end. */
+static void vbd_closed(void *arg)
+{
+    struct xen_vbd *v = arg;
+
+    v->last_until_ns = loop_now_ns() + LAST_MAX_NS;
+    v->last_timer = loop_timer_add(v->params.loop, last_look, v);
+    if (!v->last_timer)
+        v->last_until_ns = 0;
+    for (unsigned i = 0; i < v->nr_connections; i++)
+        xen_hostport_notify(&v->connection[i].port);
+    last_look(v);
+}
+
 static const struct xenbus_back_ops vbd_bus_ops = {
     .connect = vbd_connect,
     .disconnect = vbd_disconnect,
+    .closed = vbd_closed,
 };
 
 /* A queue has stopped its ring: says so once. */
@@ -265,6 +308,15 @@ static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
     va_end(ap);
 }
 
+/* Those that xen_vbd_resize() changes. */
+static void size_nodes(const struct xen_vbd *v, struct node_list *l)
+{
+    const struct blk_props *d = blk_disk_props(v->disk);
+
+    node_add(l, "sectors", "%llu", (unsigned long long)blk_props_nr_sectors(d));
+    node_add(l, "physical-sector-size", "%u", d->physical_block_bytes);
+}
+
 static void back_nodes(const struct xen_vbd *v, struct node_list *l)
 {
     const struct xen_vbd_params *p = &v->params;
@@ -282,8 +334,7 @@ static void back_nodes(const struct xen_vbd *v, struct node_list *l)
     /* Always in units of 512 bytes: blkif.h warns of frontends that cannot do
      * otherwise, Linux's among them. */
     node_add(l, "sector-size", "%u", BLK_SECTOR_BYTES);
-    node_add(l, "sectors", "%llu", (unsigned long long)blk_props_nr_sectors(d));
-    node_add(l, "physical-sector-size", "%u", d->physical_block_bytes);
+    size_nodes(v, l);
     node_add(l, "info", "%u", (d->readonly ? VDISK_READONLY : 0) |
                               (p->cdrom ? VDISK_CDROM | VDISK_REMOVABLE : 0));
 
@@ -360,10 +411,31 @@ fail:
     return rc;
 }
 
+bool xen_vbd_close(struct xen_vbd *v)
+{
+    return xenbus_back_close(v->bus);
+}
+
+int xen_vbd_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e)
+{
+    const struct blk_props *d = blk_disk_props(v->disk);
+    uint64_t before = blk_props_nr_sectors(d);
+    struct node_list l = { .nr = 0 };
+    int rc = blk_disk_resize(v->disk, size_bytes, e);
+
+    if (rc || blk_props_nr_sectors(d) == before)
+        return rc;
+    size_nodes(v, &l);
+    log_info("%s: resized from %llu sectors to %llu", v->vdev, (unsigned long long)before,
+             (unsigned long long)blk_props_nr_sectors(d));
+    return xenbus_back_update(v->bus, l.node, l.nr, e);
+}
+
 void xen_vbd_destroy(struct xen_vbd *v)
 {
     if (!v)
         return;
+    loop_timer_remove(v->last_timer);
     xenbus_back_destroy(v->bus);
     if (v->fault_watch)
         loop_fd_remove(v->fault_watch);
@@ -388,6 +460,39 @@ const struct blk_props *xen_vbd_disk_props(const struct xen_vbd *v)
 const char *xen_vbd_name(const struct xen_vbd *v)
 {
     return v->vdev;
+}
+
+unsigned xen_vbd_number(const struct xen_vbd *v)
+{
+    return v->params.vdev_number;
+}
+
+/* The first of these that is a number. */
+static int front_int(const struct xen_vbd *v, const char *const key[], unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++) {
+        struct err e = { 0 };
+        uint32_t n;
+
+        if (!xenbus_front_read_u32(v->bus, key[i], 0, INT32_MAX, &n, &e))
+            return (int)n;
+    }
+    return -1;
+}
+
+void xen_vbd_front(const struct xen_vbd *v, struct xen_vbd_front *out)
+{
+    static const char *const state[] = { "state" };
+    static const char *const port[] = { "event-channel", "queue-0/event-channel" };
+    static const char *const ring[] = { "ring-ref", "ring-ref0", "queue-0/ring-ref",
+                                        "queue-0/ring-ref0" };
+
+    *out = (struct xen_vbd_front){
+        .state = front_int(v, state, array_size(state)),
+        .event_channel = front_int(v, port, array_size(port)),
+        .ring_ref = front_int(v, ring, array_size(ring)),
+        .backend = xenbus_back_path(v->bus),
+    };
 }
 
 void xen_vbd_counters(const struct xen_vbd *v, struct vbd_queue_counters *total)

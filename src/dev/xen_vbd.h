@@ -36,6 +36,10 @@ struct xen_vbd_params {
     bool persistent;            /* offer persistent grants */
     unsigned max_queues;        /* offered; 1 .. XEN_VBD_QUEUES_MAX */
     uint64_t poll_max_ns;       /* longest polling before a sleep, see xen_vbd_queue.h; 0: none */
+    /* After xen_vbd_close(), once: the guest has let go.  It may destroy the device.  NULL where
+     * xen_vbd_close() is never called. */
+    void (*closed)(void *arg, struct xen_vbd *v);
+    void *arg;
 };
 
 /* What the guest and the device agreed on, last. */
@@ -51,12 +55,26 @@ struct xen_vbd_negotiated {
 /* Opens the disk and offers the device to the guest through xenstore.  0 or
  * -errno; nothing is left behind then. */
 int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct err *e);
+/* Asks the guest to let go of the device.  True: it has nothing of it, so the device may be
+ * destroyed at once; else that is when closed() comes, should the guest ever answer. */
+bool xen_vbd_close(struct xen_vbd *v);
+/* blk_disk_resize(), of which a connected guest is told. */
+int xen_vbd_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e);
 /* Requests in flight are completed first. */
 void xen_vbd_destroy(struct xen_vbd *v);
 
 void xen_vbd_negotiated(const struct xen_vbd *v, struct xen_vbd_negotiated *out);
 const struct blk_props *xen_vbd_disk_props(const struct xen_vbd *v);
 const char *xen_vbd_name(const struct xen_vbd *v);
+unsigned xen_vbd_number(const struct xen_vbd *v);
+
+/* The device as it stands in xenstore; what the guest has not written is -1. */
+struct xen_vbd_front {
+    int state;                  /* XenbusState* */
+    int event_channel, ring_ref;        /* of the first queue, and its first page */
+    const char *backend;        /* the backend's directory, the device's own */
+};
+void xen_vbd_front(const struct xen_vbd *v, struct xen_vbd_front *out);
 
 /* Of all queues since the device was made, past connections included (but
  * grants_held, which is of now).  The loop's thread. */

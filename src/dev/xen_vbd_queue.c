@@ -404,6 +404,8 @@ static void *queue_main(void *arg)
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             queue_sleep(q);
     }
+    if (vbd_ring_publish(&q->ring))     /* what was refused by closing */
+        notify(q);
     owed_pay(q);
     xen_hostport_asleep(q->params.port);
     vbd_ring_free(&q->ring);

@@ -120,11 +120,6 @@ void vbd_ring_set_queue(struct vbd_ring *r, struct blk_queue *queue)
     r->queue = queue;
 }
 
-void vbd_ring_close(struct vbd_ring *r)
-{
-    r->closed = true;
-}
-
 void vbd_ring_free(struct vbd_ring *r)
 {
     vbd_grants_free(&r->grants);
@@ -376,6 +371,25 @@ unsigned vbd_ring_take(struct vbd_ring *r, unsigned max)
     }
     barrier_holds(r);           /* the last one taken may start at once */
     return nr;
+}
+
+void vbd_ring_close(struct vbd_ring *r)
+{
+    /* pairs with the frontend's barrier between slots and req_prod */
+    uint32_t prod = load_acquire(&sring(r)->req_prod);
+
+    r->closed = true;
+    if (r->fault || (uint32_t)(prod - r->rsp_prod) > r->nr_entries ||
+        (uint32_t)(prod - r->req_cons) > r->nr_entries)
+        return;
+    for (; r->req_cons != prod; r->req_cons++) {
+        uint64_t entry[VBD_ENTRY_BYTES_MAX / sizeof(uint64_t)];
+        struct vbd_request in;
+
+        slot_copy(r, r->req_cons, entry);
+        r->abi->parse(entry, &in);
+        response_write(r, in.id, in.data_operation, BLKIF_RSP_ERROR);
+    }
 }
 
 uint32_t vbd_ring_guest_depth(const struct vbd_ring *r)

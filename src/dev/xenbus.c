@@ -14,7 +14,11 @@
  * (*) a new kernel (kexec) or a new driver began without closing.
  *
  * The frontend's rings may be in use until it says Closed, so Closing alone does
- * not disconnect; a guest that powers off waits for no more than our Closing. */
+ * not disconnect; a guest that powers off waits for no more than our Closing.
+ *
+ * A device that is to go (xenbus_back_close()) is Closing until the frontend is Closed, or
+ * begins anew, or its node has gone; then it is Closed, its directories go, and it connects no
+ * more.  One whose frontend says Closed is still connected then: ops->closed(). */
 #include "dev/xenbus.h"
 
 #include <errno.h>
@@ -40,8 +44,10 @@ struct xenbus_back {
     void *arg;
     enum xenbus_state state;
     bool connected;
+    bool leaving;               /* xenbus_back_close() */
+    bool gone;                  /* the directories are: nothing is written any more */
     unsigned nr_errors;
-    char front[PATH_BYTES], back[PATH_BYTES], back_parent[PATH_BYTES];
+    char front[PATH_BYTES], front_parent[PATH_BYTES], back[PATH_BYTES], back_parent[PATH_BYTES];
 };
 
 static void path_join(char *buf, size_t size, const char *dir, const char *key)
@@ -54,6 +60,8 @@ static int node_write(struct xenbus_back *b, uint32_t tx, const char *dir, const
 {
     char path[2 * PATH_BYTES];
 
+    if (b->gone)
+        return 0;
     path_join(path, sizeof(path), dir, key);
     return xs_client_write(b->xs, tx, path, value);
 }
@@ -122,20 +130,40 @@ static enum xenbus_state front_state(struct xenbus_back *b)
     return (enum xenbus_state)state;
 }
 
+static void directories_remove(struct xenbus_back *b);
+
+/* The frontend has let go of the device, or (says_so) says that it has. */
+static void front_gone(struct xenbus_back *b, bool says_so)
+{
+    if (!b->leaving || !says_so)
+        back_disconnect(b);
+    back_state_set(b, XenbusStateClosed);
+    if (!b->leaving)
+        return;
+    directories_remove(b);
+    b->gone = true;
+    b->ops->closed(b->arg);
+}
+
 static void front_changed(void *arg, const char *path)
 {
     struct xenbus_back *b = arg;
 
+    if (b->gone)
+        return;
     switch (front_state(b)) {
     case XenbusStateInitialising:
-        if (b->state != XenbusStateInitWait) {
+        if (b->leaving)
+            front_gone(b, false);
+        else if (b->state != XenbusStateInitWait) {
             back_disconnect(b);
             back_state_set(b, XenbusStateInitWait);
         }
         break;
     case XenbusStateInitialised:
     case XenbusStateConnected:
-        if (b->state == XenbusStateInitWait || b->state == XenbusStateClosed)
+        if (!b->leaving &&
+            (b->state == XenbusStateInitWait || b->state == XenbusStateClosed))
             back_connect(b);
         break;
     case XenbusStateClosing:
@@ -143,9 +171,10 @@ static void front_changed(void *arg, const char *path)
             back_state_set(b, XenbusStateClosing);
         break;
     case XenbusStateClosed:
+        front_gone(b, true);
+        break;
     case XenbusStateUnknown:
-        back_disconnect(b);
-        back_state_set(b, XenbusStateClosed);
+        front_gone(b, false);
         break;
     default:
         break;
@@ -181,6 +210,30 @@ int xenbus_front_read_u32(struct xenbus_back *b, const char *key, uint32_t min, 
     return rc;
 }
 
+/* ---- directories ---- */
+
+/* Runs write(b, arg, tx) in a transaction, again while others interfere. */
+static int in_transaction(struct xenbus_back *b,
+                          int (*write)(struct xenbus_back *b, const void *arg, uint32_t tx),
+                          const void *arg)
+{
+    int rc = -EAGAIN;
+
+    for (unsigned tries = 0; rc == -EAGAIN && tries < TX_TRIES_MAX; tries++) {
+        uint32_t tx;
+        int written;
+
+        rc = xs_client_tx_start(b->xs, &tx);
+        if (rc)
+            return rc;
+        written = write(b, arg, tx);
+        rc = xs_client_tx_end(b->xs, tx, !written);
+        if (written)
+            return written;
+    }
+    return rc;
+}
+
 /* One directory with its nodes; owner and reader are domain numbers. */
 static int directory_create(struct xenbus_back *b, uint32_t tx, const char *dir, unsigned owner,
                             unsigned reader, const struct xenbus_node *node, unsigned nr)
@@ -200,9 +253,9 @@ static int directory_create(struct xenbus_back *b, uint32_t tx, const char *dir,
     return rc;
 }
 
-static int directories_create(struct xenbus_back *b, const struct xenbus_back_params *p,
-                              uint32_t tx)
+static int directories_create(struct xenbus_back *b, const void *arg, uint32_t tx)
 {
+    const struct xenbus_back_params *p = arg;
     struct xenbus_node front[] = { { "backend", "" }, { "backend-id", "0" }, { "state", "1" } };
     struct xenbus_node back[] = {
         { "frontend", "" }, { "frontend-id", "" }, { "online", "1" }, { "state", "2" },
@@ -226,37 +279,69 @@ static int directories_create(struct xenbus_back *b, const struct xenbus_back_pa
     return rc;
 }
 
-static int create_in_transaction(struct xenbus_back *b, const struct xenbus_back_params *p)
+/* The guest's last device of this type takes their common parent along. */
+static void parent_remove(struct xenbus_back *b, const char *dir)
 {
-    int rc = -EAGAIN;
+    unsigned nr = 0;
+    char *children = xs_client_directory(b->xs, XS_NO_TRANSACTION, dir, &nr);
 
-    for (unsigned tries = 0; rc == -EAGAIN && tries < TX_TRIES_MAX; tries++) {
-        uint32_t tx;
-        int made;
-
-        rc = xs_client_tx_start(b->xs, &tx);
-        if (rc)
-            return rc;
-        made = directories_create(b, p, tx);
-        rc = xs_client_tx_end(b->xs, tx, !made);
-        if (made)
-            return made;
-    }
-    return rc;
+    if (children && !nr)
+        xs_client_rm(b->xs, XS_NO_TRANSACTION, dir);
+    free(children);
 }
 
 static void directories_remove(struct xenbus_back *b)
 {
-    unsigned nr = 0;
-    char *siblings;
-
     xs_client_rm(b->xs, XS_NO_TRANSACTION, b->front);
     xs_client_rm(b->xs, XS_NO_TRANSACTION, b->back);
-    /* the guest's last device of this type takes their common parent along */
-    siblings = xs_client_directory(b->xs, XS_NO_TRANSACTION, b->back_parent, &nr);
-    if (siblings && !nr)
-        xs_client_rm(b->xs, XS_NO_TRANSACTION, b->back_parent);
-    free(siblings);
+    parent_remove(b, b->front_parent);
+    parent_remove(b, b->back_parent);
+}
+
+struct update {
+    const struct xenbus_node *node;
+    unsigned nr;
+};
+
+static int update_write(struct xenbus_back *b, const void *arg, uint32_t tx)
+{
+    const struct update *u = arg;
+    char state[16];
+    int rc = 0;
+
+    for (unsigned i = 0; !rc && i < u->nr; i++)
+        rc = node_write(b, tx, b->back, u->node[i].key, u->node[i].value);
+    snprintf(state, sizeof(state), "%d", b->state);
+    return rc ? rc : node_write(b, tx, b->back, "state", state);
+}
+
+int xenbus_back_update(struct xenbus_back *b, const struct xenbus_node *node, unsigned nr,
+                       struct err *e)
+{
+    int rc = in_transaction(b, update_write, &(struct update){ node, nr });
+
+    return rc ? err_set(e, -rc, "%s cannot be written in xenstore: %s", b->back, strerror(-rc))
+              : 0;
+}
+
+/* ---- life ---- */
+
+bool xenbus_back_close(struct xenbus_back *b)
+{
+    const struct xenbus_node online = { "online", "0" };
+    struct err e = { 0 };
+
+    b->leaving = true;
+    if (b->state != XenbusStateClosed)
+        b->state = XenbusStateClosing;
+    if (xenbus_back_update(b, &online, 1, &e))
+        log_error("%s", e.text);
+    return !b->connected;
+}
+
+const char *xenbus_back_path(const struct xenbus_back *b)
+{
+    return b->back;
 }
 
 int xenbus_back_create(const struct xenbus_back_params *p, struct xenbus_back **out,
@@ -272,13 +357,15 @@ int xenbus_back_create(const struct xenbus_back_params *p, struct xenbus_back **
     b->ops = p->ops;
     b->arg = p->arg;
     b->state = XenbusStateInitWait;
+    snprintf(b->front_parent, sizeof(b->front_parent), "/local/domain/%u/device/%s", p->domid,
+             p->type);
     snprintf(b->front, sizeof(b->front), "/local/domain/%u/device/%s/%u", p->domid, p->type,
              p->device);
     snprintf(b->back_parent, sizeof(b->back_parent), "/local/domain/0/backend/%s/%u", p->type,
              p->domid);
     snprintf(b->back, sizeof(b->back), "/local/domain/0/backend/%s/%u/%u", p->type, p->domid,
              p->device);
-    rc = create_in_transaction(b, p);
+    rc = in_transaction(b, directories_create, p);
     if (rc) {
         err_set(e, -rc, "%s cannot be created in xenstore: %s", b->back, strerror(-rc));
         free(b);

@@ -18,6 +18,11 @@ struct xenbus_back_ops {
     /* The frontend has gone, or is to be taken as gone.  Called at any time after
      * a connect() that succeeded, once. */
     void (*disconnect)(void *arg);
+    /* The frontend has done what xenbus_back_close() asked for, and the directories have gone.
+     * Where the frontend still has what connect() took, that is not disconnected yet: not all of
+     * them let go before they say so, Linux's blkfront only when its directory has gone.
+     * Called once; xenbus_back_destroy() is to follow, perhaps from within. */
+    void (*closed)(void *arg);
 };
 
 struct xenbus_node {
@@ -43,8 +48,19 @@ struct xenbus_back_params {
  * the backend waiting for the frontend.  0 or -errno. */
 int xenbus_back_create(const struct xenbus_back_params *p, struct xenbus_back **out,
                        struct err *e);
+/* Asks the frontend to let go of the device, as libxl does: "online" becomes 0, the state
+ * Closing.  True: it holds nothing, so that nobody need wait; else closed() will come, should
+ * the frontend ever answer.  May be called again. */
+bool xenbus_back_close(struct xenbus_back *b);
+/* Writes nodes of the backend's anew and, with them in one transaction, the state as it is,
+ * whereupon a connected frontend looks at them (blkif.h, "sectors").  0 or -errno. */
+int xenbus_back_update(struct xenbus_back *b, const struct xenbus_node *node, unsigned nr,
+                       struct err *e);
 /* Disconnects, and removes both directories. */
 void xenbus_back_destroy(struct xenbus_back *b);
+
+/* The backend's directory. */
+const char *xenbus_back_path(const struct xenbus_back *b);
 
 /* A node of the frontend's directory, for the caller to free; NULL: none. */
 char *xenbus_front_read(struct xenbus_back *b, const char *key);

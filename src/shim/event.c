@@ -156,6 +156,9 @@ static void link_unbind(uint32_t link)
 {
     struct xen_hostlink *l = &shim_domain.links[link];
 
+    /* What a device sent last reaches the guest, as it would on Xen.  It may be pending here, or
+     * in the hands of another vCPU, which finds the port unbound: one too many does no harm. */
+    evtchn_host_event(&shim_domain.evtchn, load_relaxed(&l->port));
     evtchn_host_unbind(&shim_domain.evtchn, load_relaxed(&l->port), link);
     link_serve_on(link, SHIM_VCPUS_MAX);
     store_release(&l->state, XEN_HOSTLINK_FREE);

@@ -24,6 +24,7 @@ struct vhost_user_session {
     struct vhost_user_wire wire;
     uint64_t features;                  /* acknowledged */
     uint64_t protocol_features;
+    int backend_fd;                     /* where we speak unasked; -1: nowhere */
     unsigned nr_refused;                /* requests, with an acknowledgement that says so */
     struct shared_mem mem;
     struct dirty_log log;

@@ -5,6 +5,8 @@
 #include <linux/vhost_types.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "virtio/vhost_user_priv.h"
@@ -13,6 +15,7 @@
 #define PROTOCOL_FEATURES (1ull << VHOST_USER_PROTOCOL_F_MQ | \
                            1ull << VHOST_USER_PROTOCOL_F_LOG_SHMFD | \
                            1ull << VHOST_USER_PROTOCOL_F_REPLY_ACK | \
+                           1ull << VHOST_USER_PROTOCOL_F_BACKEND_REQ | \
                            1ull << VHOST_USER_PROTOCOL_F_CONFIG | \
                            1ull << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD | \
                            1ull << VHOST_USER_PROTOCOL_F_RESET_DEVICE | \
@@ -132,6 +135,36 @@ static int set_config(struct vhost_user_session *s, struct err *e)
               : 0;
 }
 
+static void backend_fd_set(struct vhost_user_session *s, int fd)
+{
+    if (s->backend_fd >= 0)
+        close(s->backend_fd);
+    s->backend_fd = fd;
+}
+
+static int set_backend_req_fd(struct vhost_user_session *s, struct err *e)
+{
+    int fd = vhost_user_wire_fd_take(&s->wire, 0), type;
+    socklen_t len = sizeof(type);
+
+    if (fd < 0)
+        return err_set(e, EINVAL, "it comes without a descriptor");
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_STREAM) {
+        close(fd);
+        return err_set(e, EINVAL, "expected a stream socket");
+    }
+    backend_fd_set(s, fd);
+    return 0;
+}
+
+int vhost_user_session_config_changed(struct vhost_user_session *s)
+{
+    int rc = s->backend_fd < 0 || !vhost_user_has_protocol(s, VHOST_USER_PROTOCOL_F_CONFIG) ? 0
+             : vhost_user_wire_tell(s->backend_fd, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG);
+
+    return rc == -EAGAIN ? 0 : rc;
+}
+
 struct request {
     const char *name;
     vhost_user_handler *serve;
@@ -162,6 +195,8 @@ static const struct request requests[] = {
     [VHOST_USER_GET_QUEUE_NUM] = { "GET_QUEUE_NUM", get_queue_num, 0,
                                    VHOST_USER_PROTOCOL_F_MQ },
     [VHOST_USER_SET_VRING_ENABLE] = { "SET_VRING_ENABLE", vhost_user_set_vring_enable, 8, -1 },
+    [VHOST_USER_SET_BACKEND_REQ_FD] = { "SET_BACKEND_REQ_FD", set_backend_req_fd, 0,
+                                        VHOST_USER_PROTOCOL_F_BACKEND_REQ },
     [VHOST_USER_GET_CONFIG] = { "GET_CONFIG", get_config, 12, VHOST_USER_PROTOCOL_F_CONFIG },
     [VHOST_USER_SET_CONFIG] = { "SET_CONFIG", set_config, 12, VHOST_USER_PROTOCOL_F_CONFIG },
     [VHOST_USER_GET_INFLIGHT_FD] = { "GET_INFLIGHT_FD", vhost_user_get_inflight_fd, 20,
@@ -245,6 +280,7 @@ struct vhost_user_session *vhost_user_session_create(const struct vhost_user_par
     if (!s)
         return NULL;
     s->params = *p;
+    s->backend_fd = -1;
     vhost_user_wire_init(&s->wire, -1);
     shared_mem_init(&s->mem);
     vhost_user_vrings_init(s);
@@ -269,5 +305,6 @@ void vhost_user_session_end(struct vhost_user_session *s)
     vhost_user_vrings_forget(s);
     vhost_user_memory_forget(s);
     vhost_user_wire_close(&s->wire);
+    backend_fd_set(s, -1);
     s->params.ops->reset(s->params.device);
 }

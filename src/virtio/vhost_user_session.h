@@ -62,6 +62,9 @@ void vhost_user_session_begin(struct vhost_user_session *s, int fd);
 /* Serves what has come from the client, and returns.  0, or a -errno when the session cannot go
  * on: -ECONNRESET when the client has closed, else with e set. */
 int vhost_user_session_serve(struct vhost_user_session *s, struct err *e);
+/* What config_read() answers has changed: tells a client that wants to be told.  One that has
+ * not looked since it was told last is told no more.  0, or -errno when it cannot be reached. */
+int vhost_user_session_config_changed(struct vhost_user_session *s);
 /* Stops all queues and forgets the client. */
 void vhost_user_session_end(struct vhost_user_session *s);
 

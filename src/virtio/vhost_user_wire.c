@@ -138,3 +138,14 @@ int vhost_user_wire_reply(struct vhost_user_wire *w, uint32_t size, int pass_fd,
     return err_set(e, n < 0 ? errno : EAGAIN, "replying to request %u: %s", w->msg.request,
                    n < 0 ? strerror(errno) : "the client does not read");
 }
+
+int vhost_user_wire_tell(int fd, enum vhost_user_backend_request request)
+{
+    struct vhost_user_msg m = { .request = request, .flags = VHOST_USER_VERSION };
+    ssize_t n;
+
+    do
+        n = send(fd, &m, VHOST_USER_HEADER_BYTES, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n == VHOST_USER_HEADER_BYTES ? 0 : n < 0 ? -errno : -EIO;
+}

@@ -26,6 +26,7 @@ enum vhost_user_request {
     VHOST_USER_SET_PROTOCOL_FEATURES = 16,
     VHOST_USER_GET_QUEUE_NUM = 17,
     VHOST_USER_SET_VRING_ENABLE = 18,
+    VHOST_USER_SET_BACKEND_REQ_FD = 21,
     VHOST_USER_GET_CONFIG = 24,
     VHOST_USER_SET_CONFIG = 25,
     VHOST_USER_GET_INFLIGHT_FD = 31,
@@ -36,11 +37,17 @@ enum vhost_user_request {
     VHOST_USER_REM_MEM_REG = 38,
 };
 
+/* what the back-end says by itself, on a socket that the client gives it */
+enum vhost_user_backend_request {
+    VHOST_USER_BACKEND_CONFIG_CHANGE_MSG = 2,
+};
+
 /* bits of protocol features */
 enum vhost_user_protocol_feature {
     VHOST_USER_PROTOCOL_F_MQ = 0,
     VHOST_USER_PROTOCOL_F_LOG_SHMFD = 1,
     VHOST_USER_PROTOCOL_F_REPLY_ACK = 3,
+    VHOST_USER_PROTOCOL_F_BACKEND_REQ = 5,
     VHOST_USER_PROTOCOL_F_CONFIG = 9,
     VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD = 12,
     VHOST_USER_PROTOCOL_F_RESET_DEVICE = 13,
@@ -128,5 +135,8 @@ int vhost_user_wire_fd_take(struct vhost_user_wire *w, unsigned i);
 /* Sends w->msg as the reply to itself, size bytes of payload, with pass_fd unless it is -1.
  * A client that lets replies pile up is not worth waiting for: -errno with e set. */
 int vhost_user_wire_reply(struct vhost_user_wire *w, uint32_t size, int pass_fd, struct err *e);
+/* Sends a request without payload, which needs no reply, to whoever reads fd.  0; -EAGAIN: there
+ * is no room, since those sent before have not been read; another -errno. */
+int vhost_user_wire_tell(int fd, enum vhost_user_backend_request request);
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "blk/qos_limit.h"
+#include "blk/size_watch.h"
 #include "dev/vhost_user_blk.h"
 #include "mem/lost_pages.h"
 #include "vm/config_disk.h"
@@ -25,7 +26,9 @@ struct server {
     struct qos_groups *qos_groups;
     int signal_fd;
     struct loop_fd *signal_watch;
+    struct blk_size_watch *sizes;       /* if a disk is on a block device */
     unsigned nr_devices;
+    const struct vm_blk_export *exports;
     struct vhost_user_blk *device[VM_BLK_EXPORTS_MAX];
 };
 
@@ -67,18 +70,37 @@ static int device_add(struct server *srv, const struct vm_blk_server *s, struct 
     if (!rc) {
         props = vhost_user_blk_props(srv->device[srv->nr_devices++]);
         log_info("%s: serves %s %s, %llu MiB%s", export->socket, d.driver,
-                 d.target[0] ? d.target : d.vdev, (unsigned long long)(props->size_bytes / MIB),
+                 d.target[0] ? d.target : d.vdev, (unsigned long long)(blk_props_size(props) / MIB),
                  props->readonly ? ", read-only" : "");
     }
     vm_disk_spec_free(&d);
     return rc;
 }
 
-static void signal_ready(void *arg, uint32_t events)
+/* Sizes are as the images have them by now. */
+static void sizes_follow(void *arg)
 {
     struct server *srv = arg;
 
-    loop_stop(srv->loop);
+    for (unsigned i = 0; i < srv->nr_devices; i++) {
+        struct err e = { 0 };
+
+        if (vhost_user_blk_resize(srv->device[i], 0, &e))
+            log_warning("%s: %s", srv->exports[i].socket, e.text);
+    }
+}
+
+static void signal_ready(void *arg, uint32_t events)
+{
+    struct server *srv = arg;
+    struct signalfd_siginfo si;
+
+    if (read(srv->signal_fd, &si, sizeof(si)) != sizeof(si))
+        return;
+    if (si.ssi_signo == SIGHUP)
+        sizes_follow(srv);
+    else
+        loop_stop(srv->loop);
 }
 
 static int server_open(struct server *srv, const struct vm_blk_server *s, struct err *e)
@@ -106,8 +128,11 @@ static int server_open(struct server *srv, const struct vm_blk_server *s, struct
         srv->signal_watch = loop_fd_add(srv->loop, srv->signal_fd, EPOLLIN, signal_ready, srv);
     if (!srv->signal_watch)
         return err_set(e, errno, "%s", strerror(errno));
-    for (unsigned i = 0; i < s->nr_exports && !rc; i++)
+    for (unsigned i = 0; i < s->nr_exports && !rc; i++) {
         rc = device_add(srv, s, e);
+        if (!rc && !srv->sizes && vhost_user_blk_props(srv->device[i])->block_device)
+            srv->sizes = blk_size_watch_create(srv->loop, sizes_follow, srv);
+    }
     return rc;
 }
 
@@ -115,6 +140,7 @@ static void server_close(struct server *srv)
 {
     while (srv->nr_devices)
         vhost_user_blk_destroy(srv->device[--srv->nr_devices]);
+    blk_size_watch_free(srv->sizes);
     qos_groups_free(srv->qos_groups);
     loop_fd_remove(srv->signal_watch);
     if (srv->signal_fd >= 0)
@@ -124,7 +150,7 @@ static void server_close(struct server *srv)
 
 int vm_blk_server_run(const struct vm_blk_server *s, struct err *e)
 {
-    struct server srv = { .signal_fd = -1 };
+    struct server srv = { .signal_fd = -1, .exports = s->exports };
     int rc = server_open(&srv, s, e);
 
     if (!rc)

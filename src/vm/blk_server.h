@@ -22,7 +22,8 @@ struct vm_blk_server {
 #define VM_BLK_QUEUES_MAX  64u
 #define VM_BLK_POLL_MAX_NS 100000u      /* a good poll_max_ns */
 
-/* Serves until SIGTERM, SIGINT or SIGHUP.  0 then; -errno when it could not begin. */
+/* Serves until SIGTERM or SIGINT; SIGHUP makes it look at the sizes of the disks.  0 then; -errno
+ * when it could not begin. */
 int vm_blk_server_run(const struct vm_blk_server *s, struct err *e);
 
 #endif

@@ -26,6 +26,7 @@ enum vm_disk_format {
 };
 
 struct vm_disk {
+    char *spec;                 /* the line it was read from */
     char *target;               /* absolute path, or what the driver makes of it; never NULL */
     char *driver;               /* engine driver: "file", or what the line says ("null", "ram") */
     unsigned reconnect_s;       /* reconnect=, for servers that are lost */
@@ -69,6 +70,7 @@ struct vm_config {
     unsigned max_queues;        /* Xenolith's own key: disk queues, 0: as many as vCPUs */
     struct vm_disk *disks;
     unsigned nr_disks;
+    bool disks_changed;         /* since it was read: vm_config_disk_add() and those below it */
 };
 
 #define VM_VCPUS_MAX 64
@@ -92,5 +94,21 @@ int vm_config_parse(const char *text, size_t len, const char *name,
                     char *const words[], unsigned nr_words,
                     struct vm_config **out, struct err *e);
 void vm_config_free(struct vm_config *c);
+
+/* One line of disk=[...] for a guest that runs, judged as those of a file are; to be freed with
+ * vm_config_disk_free() or given to vm_config_disk_add().  0 or -errno. */
+int vm_config_disk_parse(const char *spec, struct vm_disk *out, struct err *e);
+void vm_config_disk_free(struct vm_disk *d);
+/* Takes what is in *d, whose number no other disk has.  0 or -ENOMEM with *d as it was. */
+int vm_config_disk_add(struct vm_config *c, struct vm_disk *d);
+/* NULL: there is none.  Until disks are added or removed. */
+struct vm_disk *vm_config_disk_find(struct vm_config *c, unsigned vdev_number);
+void vm_config_disk_remove(struct vm_config *c, unsigned vdev_number);
+/* A disk has another size now, which its line says if that has one.  0 or -ENOMEM. */
+int vm_config_disk_resized(struct vm_config *c, unsigned vdev_number, uint64_t size_bytes);
+/* The setting that gives a guest these disks, "disk=[...]", to be freed; NULL: out of memory. */
+char *vm_config_disks_format(const struct vm_config *c);
+/* vm_disk_vdev_number() for those who know no disk lines. */
+int vm_config_vdev_number(const char *vdev, unsigned *number);
 
 #endif

@@ -19,7 +19,7 @@
 #define DRIVER_NAME_MAX 31
 #define RECONNECT_DEFAULT_S 30u
 #define RECONNECT_MAX_S     86400u
-#define BLANKS " \t\n"
+#define BLANKS VM_DISK_SPEC_BLANKS
 #define LOWER_ALNUM "abcdefghijklmnopqrstuvwxyz0123456789"
 
 struct spec {
@@ -485,6 +485,8 @@ int vm_disk_spec_parse(const char *spec, const char *vdev, struct vm_disk *out, 
     rc = take_parameters(&s, text);
     if (!rc)
         rc = finish(&s);
+    if (!rc && !(s.d.spec = strdup(spec)))
+        rc = out_of_memory(&s);
     free(text);
     if (rc) {
         vm_disk_spec_free(&s.d);
@@ -497,6 +499,7 @@ int vm_disk_spec_parse(const char *spec, const char *vdev, struct vm_disk *out, 
 
 void vm_disk_spec_free(struct vm_disk *d)
 {
+    free(d->spec);
     free(d->target);
     free(d->driver);
     free(d->filters);

@@ -8,6 +8,8 @@
 #include "base/err.h"
 #include "vm/config.h"
 
+#define VM_DISK_SPEC_BLANKS " \t\n"     /* that do not count before a parameter */
+
 /* Reads spec into *out, whose strings the caller then frees with
  * vm_disk_spec_free(); line is left 0.  vdev is for a spec that names none; NULL: it must.
  * On failure *out holds nothing and e the text, not the place.  0, -EINVAL, -ERANGE or -ENOMEM. */

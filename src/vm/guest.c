@@ -20,8 +20,7 @@
 #include "base/log.h"
 #include "blk/qos_limit.h"
 #include "dev/xen_console.h"
-#include "dev/xen_vbd.h"
-#include "vm/config_disk.h"
+#include "vm/guest_disks.h"
 #include "vm/pv_machine.h"
 #include "xen/gnttab_host.h"
 #include "xen/xs_client.h"
@@ -55,8 +54,7 @@ struct vm_guest {
     struct qos_groups *qos_groups;
     struct xen_hostport store_port, console_port;
     struct xen_console *console;
-    struct xen_vbd *vbd[VM_DISKS_MAX];
-    unsigned nr_vbds;
+    struct guest_disks disks;
     struct mailbox *mail;
     struct loop_fd *mail_watch;
     bool paused, stopped;
@@ -240,6 +238,13 @@ static int create_console(struct vm_guest *g, struct err *e)
     return rc ? err_set(e, -rc, "the console cannot be set up: %s", strerror(-rc)) : 0;
 }
 
+static void disk_detached(void *arg, unsigned vdev_number)
+{
+    struct vm_guest *g = arg;
+
+    g->p.disk_detached(g->p.arg, vdev_number);
+}
+
 static int create_disks(struct vm_guest *g, struct err *e)
 {
     const struct vm_config *c = g->p.config;
@@ -251,28 +256,20 @@ static int create_disks(struct vm_guest *g, struct err *e)
     g->qos_groups = qos_groups_create();
     if (!g->qos_groups)
         return err_set(e, ENOMEM, "out of memory");
-    for (unsigned i = 0; i < c->nr_disks && !rc; i++) {
-        const struct vm_disk *d = &c->disks[i];
-        struct err why = { 0 };
-
-        rc = xen_vbd_create(&(struct xen_vbd_params){
+    g->disks = (struct guest_disks){
+        .common = {
             .loop = g->p.loop, .xs = g->xs, .grants = &g->grants, .port_ops = &pv_links_ops,
             .port_owner = g->machine->links, .domid = g->p.domid,
-            .vdev_number = d->vdev_number, .vdev = d->vdev,
-            .disk = { .driver = d->driver, .path = d->target, .size_bytes = d->size_bytes,
-                      .readonly = d->readonly, .shared_write = d->shared_write,
-                      .no_discard = !d->discard, .reconnect_s = d->reconnect_s,
-                      .format = vm_config_disk_image_format(d),
-                      .filters = d->filters, .qos_groups = g->qos_groups },
-            .cdrom = d->cdrom, .bootable = i == 0, .persistent = d->persistent_grants,
+            .disk.qos_groups = g->qos_groups,
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,
-        }, &g->vbd[g->nr_vbds], &why);
-        if (rc) {
-            err_set(e, -rc, "%s: %s", d->target[0] ? d->target : d->vdev, why.text);
-            err_at(e, c->file, d->line, "disk");
-        } else
-            g->nr_vbds++;
+        },
+        .detached = disk_detached, .arg = g,
+    };
+    for (unsigned i = 0; i < c->nr_disks && !rc; i++) {
+        rc = guest_disks_add(&g->disks, &c->disks[i], i == 0, e);
+        if (rc)
+            err_at(e, c->file, c->disks[i].line, "disk");
     }
     return rc;
 }
@@ -357,6 +354,27 @@ int vm_guest_ask(struct vm_guest *g, const char *request, struct err *e)
     return rc ? err_set(e, -rc, "%s cannot be written: %s", path, strerror(-rc)) : 0;
 }
 
+int vm_guest_disk_attach(struct vm_guest *g, const struct vm_disk *d, struct err *e)
+{
+    return guest_disks_add(&g->disks, d, false, e);
+}
+
+int vm_guest_disk_detach(struct vm_guest *g, unsigned vdev_number, bool force, struct err *e)
+{
+    return guest_disks_detach(&g->disks, vdev_number, force, e);
+}
+
+int vm_guest_disk_resize(struct vm_guest *g, unsigned vdev_number, uint64_t *size_bytes,
+                         struct err *e)
+{
+    return guest_disks_resize(&g->disks, vdev_number, size_bytes, e);
+}
+
+unsigned vm_guest_disk_list(const struct vm_guest *g, struct vm_guest_disk *out)
+{
+    return guest_disks_list(&g->disks, out);
+}
+
 void vm_guest_destroy(struct vm_guest *g)
 {
     if (!g)
@@ -365,8 +383,7 @@ void vm_guest_destroy(struct vm_guest *g)
         pv_peers_cut(g->machine->peers);    /* a vCPU may wait for one */
     if (g->machine && g->machine->threads)
         kvm_vcpu_threads_pause(g->machine->threads);
-    for (unsigned i = 0; i < g->nr_vbds; i++)
-        xen_vbd_destroy(g->vbd[i]);
+    guest_disks_remove_all(&g->disks);
     qos_groups_free(g->qos_groups);
     if (g->grants_ready)
         gnttab_host_free(&g->grants);

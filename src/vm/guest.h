@@ -31,6 +31,8 @@ struct vm_guest_params {
     int (*peer_connect)(void *arg, unsigned domid);
     /* All vCPUs have stopped for good; text is for the operator, may be "". */
     void (*stopped)(void *arg, enum vm_stop why, const char *text);
+    /* A disk that vm_guest_disk_detach() did not wait for is gone. */
+    void (*disk_detached)(void *arg, unsigned vdev_number);
     void *arg;
 };
 
@@ -54,6 +56,30 @@ void vm_guest_pause(struct vm_guest *g);
 /* Asks the guest, through xenstore's control/shutdown: "poweroff", "reboot",
  * "suspend" or "halt".  0 or -errno. */
 int vm_guest_ask(struct vm_guest *g, const char *request, struct err *e);
+
+/* ---- disks of a guest that runs, each known by its number (vm_disk_vdev_number()) ---- */
+
+/* The guest finds the disk and uses it when it gets to it.  0 or -errno with e naming the image
+ * or the device: -EEXIST, -EBUSY (the image is somebody else's) ... */
+int vm_guest_disk_attach(struct vm_guest *g, const struct vm_disk *d, struct err *e);
+/* Asks the guest to let go; with force, or when it has nothing to let go of, the disk is gone
+ * at once (0).  -EINPROGRESS, with e untouched: disk_detached() will come, however long it
+ * takes; or never.  -ENODEV. */
+int vm_guest_disk_detach(struct vm_guest *g, unsigned vdev_number, bool force, struct err *e);
+/* Gives the disk *size_bytes, or (0) those that its image has by now; *size_bytes becomes what
+ * it has.  0 or -errno. */
+int vm_guest_disk_resize(struct vm_guest *g, unsigned vdev_number, uint64_t *size_bytes,
+                         struct err *e);
+
+struct vm_guest_disk {
+    unsigned vdev_number;
+    int state, event_channel, ring_ref; /* as the guest has written them; -1: it has not */
+    char backend[64];                   /* xenstore's directory */
+};
+
+/* Up to VM_DISKS_MAX of them, in the order they came.  How many. */
+unsigned vm_guest_disk_list(const struct vm_guest *g, struct vm_guest_disk *out);
+
 /* Stops everything, releases everything; no callback is made any more. */
 void vm_guest_destroy(struct vm_guest *g);
 

@@ -81,7 +81,7 @@ static inline enum xen_hostport_sent xen_hostport_send_from(struct xen_hostport 
     return xen_hostport_raise(p);
 }
 
-/* Sends to the guest.  One thread at a time per port; takes no lock; a system call
+/* Sends to the guest.  Any thread: whoever turns `pending` raises; no lock; a system call
  * only when the guest has taken the previous event and nothing else makes it look.
  * may_owe: the caller can see to XEN_HOSTPORT_OWED, which is returned for a vCPU that
  * runs. */
@@ -94,6 +94,12 @@ static inline enum xen_hostport_sent xen_hostport_send(struct xen_hostport *p, b
 static inline void xen_hostport_notify(struct xen_hostport *p)
 {
     xen_hostport_send(p, false);
+}
+
+/* The guest has closed its end. */
+static inline bool xen_hostport_closed(const struct xen_hostport *p)
+{
+    return load_acquire(&p->link->state) == XEN_HOSTLINK_CLOSED;    /* host_closed() of the shim */
 }
 
 /* What leaving the VM costs there, ns, as the guest says; 0: it has not said. */

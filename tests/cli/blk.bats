@@ -154,6 +154,43 @@ END
     ended 0
 }
 
+# GET_CONFIG's capacity, in sectors
+capacity() {
+    # features with protocol features, CONFIG agreed, then 8 bytes from 0 are asked for
+    python3 - "$1" <<'END'
+import socket, struct, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(10)
+s.connect(sys.argv[1])
+s.sendall(struct.pack("<IIIQ", 16, 1, 8, 1 << 9))
+s.sendall(struct.pack("<IIIIII", 24, 1, 12, 0, 8, 0))
+size = struct.unpack("<III", s.recv(12, socket.MSG_WAITALL))[2]
+print(struct.unpack_from("<Q", s.recv(size, socket.MSG_WAITALL), 12)[0])
+END
+}
+
+@test "SIGHUP makes it look at sizes" {
+    truncate -s 1M a
+    truncate -s 2M b
+    serve --vhost-user "$TMP/s" --disk "$TMP/a,raw,xvda,w" \
+        --vhost-user "$TMP/t" --disk "$TMP/b,raw,xvdb,r"
+    [ "$(capacity s) $(capacity t)" = "2048 4096" ]
+    truncate -s 3M a
+    truncate -s 512 b
+    [ "$(capacity s) $(capacity t)" = "2048 4096" ]
+    kill -HUP $server
+    until grep -q "t: resized from 4096 sectors to 1" log; do sleep 0.05; done
+    grep -q "s: resized from 2048 sectors to 6144" log
+    [ "$(capacity s) $(capacity t)" = "6144 1" ]
+    # what has no size keeps the one it had
+    truncate -s 0 a
+    kill -HUP $server
+    until grep -q "s: is empty" log; do sleep 0.05; done
+    [ "$(capacity s)" = 6144 ]
+    kill $server
+    ended 0
+}
+
 @test "an idle server uses no CPU" {
     serve --vhost-user "$TMP/s" --disk driver=null,size=1M
     before=$(cut -d' ' -f14,15 /proc/$server/stat)

@@ -193,6 +193,31 @@ killed_under_load() {
     finish
 }
 
+@test "a disk that grows and shrinks before the guest's eyes" {
+    script <<'END'
+disk vda
+for sectors in 262144 65536; do
+    echo "@@ sees $(cat /sys/block/vda/size)"
+    until [ $(cat /sys/block/vda/size) = $sectors ]; do usleep 10000; done
+    dd if=/dev/urandom of=/tmp/last bs=1M count=1 2>/dev/null
+    dd if=/tmp/last of=/dev/vda bs=1M seek=$((sectors / 2048 - 1)) oflag=direct 2>/dev/null ||
+        return 1
+    dd if=/dev/vda bs=1M skip=$((sectors / 2048 - 1)) iflag=direct 2>/dev/null | cmp - /tmp/last ||
+        return 1
+done
+END
+    disks_begin
+    boot
+    said "@@ sees 131072"
+    truncate -s 128M image
+    kill -HUP "$server_disk"
+    said "@@ sees 262144"
+    truncate -s 32M image
+    kill -HUP "$server_disk"
+    finish
+    [ "$(stat -c %s image)" = $((32 << 20)) ]
+}
+
 # moved_under_load [DEVICE OPTION]: the guest reads into its page cache while its memory is
 # being copied.  No processor writes these pages (which Debian's kernel would do as it gets them),
 # so QEMU knows from the server's log alone that they have to be copied again.

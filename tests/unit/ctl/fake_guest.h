@@ -12,12 +12,14 @@
  *   crash, off   stops so as soon as it runs
  *   crash-first  crashes as domain 1
  *   off-later    powers off when it runs as domain 3 or later, else reboots
+ *   lets-go      of a disk that is to be detached, soon; it keeps it without this word
  */
 
 /* One guest's own record, for tests in the same process. */
 struct fake_guest_seen {
     unsigned nr_paused, nr_unpaused;
     char asked[32];
+    unsigned nr_disks;
 };
 const struct fake_guest_seen *fake_guest_seen(const struct vm_guest *g);
 

@@ -40,6 +40,13 @@ static void on_stopped(void *arg, enum vm_stop why, const char *text)
     ctl_server_stopped(w->server, why, text);
 }
 
+static void on_disk_detached(void *arg, unsigned vdev_number)
+{
+    struct world *w = arg;
+
+    ctl_server_disk_detached(w->server, vdev_number);
+}
+
 static void on_destroy(void *arg)
 {
     struct world *w = arg;
@@ -52,7 +59,8 @@ static int setup(void **state)
     static const char text[] = "name=\"g\"\nkernel=\"/boot/k\"\nmemory=64\nvcpus=2\n";
     static const uint8_t uuid[16] = { 1 };
     struct world *w = calloc(1, sizeof(*w));
-    struct vm_guest_params vp = { .console_log_fd = -1, .stopped = on_stopped, .arg = w };
+    struct vm_guest_params vp = { .console_log_fd = -1, .stopped = on_stopped,
+                                  .disk_detached = on_disk_detached, .arg = w };
     struct ctl_server_params sp = { .destroy = on_destroy, .arg = w };
     struct err e = { 0 };
 
@@ -256,6 +264,77 @@ static void wait_is_answered_when_the_guest_stops(void **state)
     close(after);
 }
 
+#define ATTACH "{\"version\":1,\"command\":\"disk-attach\"," \
+               "\"arguments\":{\"disk\":\"/a,raw,xvdb,w\"}}\n"
+#define DETACH(more) "{\"version\":1,\"command\":\"disk-detach\"," \
+                     "\"arguments\":{\"device\":\"xvdb\"" more "}}\n"
+
+/* One waits for the guest, with more requests in the pipe, one hangs up, one does not wait. */
+static void who_waits_for_a_disk_hears_that_it_is_gone(void **state)
+{
+    struct world *w = *state;
+    char buf[512];
+    int waits = dial(w), leaves = dial(w), forces = dial(w);
+
+    say(w, forces, ATTACH);
+    assert_non_null(strstr(hear(forces, buf, sizeof(buf)), "\"vdev_number\":51728"));
+    assert_int_equal(w->config->nr_disks, 1);
+    say(w, waits, DETACH("") DETACH("") REQUEST("disk-list"));
+    say(w, leaves, DETACH(""));
+    assert_string_equal(hear(waits, buf, sizeof(buf)), "");
+    close(leaves);
+    turn(w);
+    say(w, forces, DETACH(",\"force\":true"));
+    /* the guest gets its moments, to let go and to see that it is gone */
+    assert_string_equal(hear(forces, buf, sizeof(buf)), "");
+    while (w->config->nr_disks)
+        turn_timer(w);
+    assert_string_equal(hear(forces, buf, sizeof(buf)), "");
+    while (!hear(forces, buf, sizeof(buf))[0])
+        loop_run_once(w->loop, 100);
+    turn(w);
+    assert_string_equal(buf, "{\"return\":{}}");
+    assert_int_equal(read(waits, buf, sizeof(buf) - 1) > 0, 1);
+    assert_non_null(strstr(buf, "{\"return\":{}}\n{\"error\""));
+    assert_non_null(strstr(buf, "xvdb not connected"));
+    assert_non_null(strstr(buf, "{\"return\":{\"disks\":[]}}\n"));
+    assert_int_equal(fake_guest_seen(w->guest)->nr_disks, 0);
+    close(waits);
+    close(forces);
+    turn(w);
+    still_serves(w);
+}
+
+static void who_waits_for_a_disk_hears_of_the_guests_end(void **state)
+{
+    struct world *w = *state;
+    char buf[512];
+    int fd = dial(w);
+
+    say(w, fd, ATTACH DETACH(""));
+    hear(fd, buf, sizeof(buf));
+    fake_guest_stop(w->guest, VM_STOP_POWEROFF, "");
+    turn_timer(w);
+    assert_non_null(strstr(hear(fd, buf, sizeof(buf)), "has stopped"));
+    /* what it had, it has: the next guest of this configuration, too */
+    assert_int_equal(w->config->nr_disks, 1);
+    close(fd);
+}
+
+static void arguments_of_another_kind_are_refused(void **state)
+{
+    struct world *w = *state;
+
+    expect_error(w, DETACH(",\"force\":1"), "needs the argument 'force', true or false");
+    expect_error(w, DETACH(",\"size_bytes\":1"), "takes no argument 'size_bytes'");
+    expect_error(w, REQUEST("disk-attach"), "needs the argument 'disk', a string");
+    expect_error(w, "{\"version\":1,\"command\":\"disk-resize\",\"arguments\":"
+                 "{\"device\":\"xvda\",\"size_bytes\":-512}}\n", "'size_bytes', a number");
+    expect_error(w, "{\"version\":1,\"command\":\"disk-attach\",\"arguments\":"
+                 "{\"disk\":\"\"}}\n", "no vdev specified");
+    assert_int_equal(w->config->nr_disks, 0);
+}
+
 static void destroy_is_passed_on_once(void **state)
 {
     struct world *w = *state;
@@ -453,6 +532,9 @@ int main(void)
         T(pause_and_unpause_reach_the_guest),
         T(ask_passes_known_words_only),
         T(wait_is_answered_when_the_guest_stops),
+        T(who_waits_for_a_disk_hears_that_it_is_gone),
+        T(who_waits_for_a_disk_hears_of_the_guests_end),
+        T(arguments_of_another_kind_are_refused),
         T(destroy_is_passed_on_once),
         T(console_turns_into_bytes),
         T(console_input_before_the_reply_is_refused),

@@ -32,7 +32,7 @@ struct fixture {
     struct xs_client *xs, *guest_xs;
     struct guest guest;
     struct front front[NR_FRONTS];
-    unsigned nr_bound;
+    unsigned nr_bound, nr_closed;
     struct xen_vbd *vbd;
 };
 
@@ -64,6 +64,16 @@ static inline void port_unbind(void *owner, struct xen_hostport *p)
 
 static const struct xen_hostport_ops port_ops = { .bind = port_bind, .unbind = port_unbind };
 
+/* As a toolstack does: what the guest has let go of, goes. */
+static inline void vbd_closed(void *arg, struct xen_vbd *v)
+{
+    struct fixture *f = arg;
+
+    f->nr_closed++;
+    xen_vbd_destroy(v);
+    f->vbd = NULL;
+}
+
 static inline struct xen_vbd_params vbd_params(struct fixture *f)
 {
     return (struct xen_vbd_params){
@@ -72,6 +82,7 @@ static inline struct xen_vbd_params vbd_params(struct fixture *f)
         .vdev_number = VDEV, .vdev = "xvda",
         .disk = { .driver = "file", .path = f->disk },
         .bootable = true, .persistent = true, .max_queues = 4, .poll_max_ns = 20000,
+        .closed = vbd_closed, .arg = f,
     };
 }
 

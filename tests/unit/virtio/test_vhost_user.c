@@ -380,6 +380,46 @@ static void configuration_is_as_long_as_it_is_asked_for(void **state)
     assert_int_not_equal(serve(w), 0);
 }
 
+static void a_client_that_gives_a_socket_is_told_of_changes(void **state)
+{
+    struct world *w = *state;
+    struct vhost_user_msg m = { .request = VHOST_USER_SET_BACKEND_REQ_FD, .flags = 1 };
+    int pair[2], other[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    put(w, &m, pair[1]);        /* not agreed yet */
+    assert_int_not_equal(serve(w), 0);
+    agree(w, 0);
+    assert_int_equal(vhost_user_session_config_changed(w->s), 0);
+    put(w, &m, -1);
+    assert_int_not_equal(serve(w), 0);
+    put(w, &m, w->guest);
+    assert_int_not_equal(serve(w), 0);
+    put(w, &m, pair[1]);
+    assert_int_equal(serve(w), 0);
+    close(pair[1]);
+    assert_int_equal(recv(pair[0], &m, sizeof(m), MSG_DONTWAIT), -1);
+    assert_int_equal(vhost_user_session_config_changed(w->s), 0);
+    assert_int_equal(recv(pair[0], &m, sizeof(m), MSG_DONTWAIT), VHOST_USER_HEADER_BYTES);
+    assert_int_equal(m.request, VHOST_USER_BACKEND_CONFIG_CHANGE_MSG);
+    assert_int_equal(m.flags, VHOST_USER_VERSION);
+    assert_int_equal(m.size, 0);
+    /* who does not read does not make us wait */
+    for (unsigned i = 0; i < 100000; i++)
+        assert_int_equal(vhost_user_session_config_changed(w->s), 0);
+    /* nor does one that has gone, or come again */
+    close(pair[0]);
+    assert_int_equal(vhost_user_session_config_changed(w->s), -EPIPE);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other), 0);
+    m = (struct vhost_user_msg){ .request = VHOST_USER_SET_BACKEND_REQ_FD, .flags = 1 };
+    put(w, &m, other[1]);
+    assert_int_equal(serve(w), 0);
+    close(other[1]);
+    assert_int_equal(vhost_user_session_config_changed(w->s), 0);
+    assert_int_equal(recv(other[0], &m, sizeof(m), MSG_DONTWAIT), VHOST_USER_HEADER_BYTES);
+    close(other[0]);
+}
+
 static void what_is_refused_is_acknowledged_if_that_was_agreed(void **state)
 {
     struct world *w = *state;
@@ -535,6 +575,7 @@ int main(void)
         session_test(what_changes_under_a_ring_stops_it_first),
         session_test(the_record_of_requests_in_flight_goes_round),
         session_test(configuration_is_as_long_as_it_is_asked_for),
+        session_test(a_client_that_gives_a_socket_is_told_of_changes),
         session_test(what_is_refused_is_acknowledged_if_that_was_agreed),
         session_test(a_message_may_come_in_pieces),
         session_test(descriptors_that_could_make_us_wait_are_refused),
