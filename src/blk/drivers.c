@@ -7,6 +7,7 @@
 #include "blk/driver_nbd.h"
 #include "blk/driver_null.h"
 #include "blk/driver_ram.h"
+#include "blk/driver_tmem.h"
 #include "blk/filter_cow.h"
 #include "blk/filter_delay.h"
 #include "blk/filter_fault.h"
@@ -18,6 +19,7 @@ const struct blk_driver *const blk_driver_table[] = {
     &blk_driver_nbd,
     &blk_driver_null,
     &blk_driver_ram,
+    &blk_driver_tmem,
     NULL,
 };
 

@@ -76,6 +76,7 @@ static const struct cmd table[] = {
     { "domname", cmd_domname, "<DomainId>", "Convert a domain id to domain name", NULL },
     { "blk", cmd_blk, "--vhost-user SOCKET --disk SPEC [...]",
       "Serve disks to other virtual machines over vhost-user", blk_options },
+    { "tmem", cmd_tmem, "", "Show the pool of pages that tmem disks share", NULL },
     { "info", cmd_info, "[Field]", "Get information about this host and its KVM", NULL },
     { "lab", cmd_lab, "[options] -- <Command> [args]",
       "Run a command in a throw-away machine that has KVM", NULL },

@@ -76,6 +76,36 @@ END
     ended 0
 }
 
+@test "tmem shows the pool of disks that share one, as long as there is one" {
+    status 0 "$XL" tmem
+    [ "$output" = "No disk has driver=tmem." ]
+    serve --vhost-user "$TMP/s" --disk driver=tmem,size=1M,pool=64M,quota=512k \
+        --vhost-user "$TMP/t" --disk driver=tmem,size=2M
+    status 0 "$XL" tmem
+    has "bound_mb               : 64"
+    has "pages_stored           : 0"
+    has "disks                  : 2"
+    [ "$(grep -c "^(process $server)" <<<"$output")" = 2 ]
+    grep -q "^(process $server) *xvda *1024 *512 *0 " <<<"$output"
+    grep -q "^(process $server) *xvdb *2048 *- *0 " <<<"$output"
+    # one pool has one bound
+    status 1 "$XL" blk --vhost-user "$TMP/u" --disk driver=tmem,size=1M,pool=65M
+    has "may reach 64 MiB"
+    kill $server
+    ended 0
+    status 0 "$XL" tmem
+    [ "$output" = "No disk has driver=tmem." ]
+    # a killed one takes it along as well
+    serve --vhost-user "$TMP/s" --disk driver=tmem,size=1M,pool=64M
+    kill -9 $server
+    ended 137
+    status 0 "$XL" tmem
+    [ "$output" = "No disk has driver=tmem." ]
+    serve --vhost-user "$TMP/s" --disk driver=tmem,size=1M,pool=65M
+    kill $server
+    ended 0
+}
+
 @test "a socket that is no socket, or too long, or in use" {
     : >file
     status 1 "$XL" blk --vhost-user "$TMP/file" --disk driver=null,size=1M

@@ -38,6 +38,7 @@ static const struct { const char *name, *options; } harmless[] = {
 
 /* Where an overlay may be; each test begins without one. */
 static char overlay_path[64];
+static struct run_dir run_dir;
 static const char *filters_under_test;
 
 /* Whether what is written can be read again. */
@@ -72,6 +73,7 @@ static struct blk_spec medium_make(struct fixture *f)
     return (struct blk_spec){
         .driver = m->driver, .path = m->server ? f->program.uri : f->image.path,
         .format = m->format, .size_bytes = DISK_BYTES, .filters = filters_under_test,
+        .run_dir = run_dir.path,
     };
 }
 
@@ -586,6 +588,11 @@ static int own_run(void)
 /* Without an argument: the drivers that need nobody.  PROGRAM: nbd, as far as that serves. */
 int main(int argc, char **argv)
 {
+    int status;
+
     snprintf(overlay_path, sizeof(overlay_path), "/tmp/xenolith-overlay-%d", (int)getpid());
-    return argc > 1 ? nbd_run(argv[1]) : own_run();
+    run_dir_make(&run_dir);
+    status = argc > 1 ? nbd_run(argv[1]) : own_run();
+    run_dir_remove(&run_dir);
+    return status;
 }
