@@ -12,6 +12,7 @@
 #include "blk/filter_delay.h"
 #include "blk/filter_fault.h"
 #include "blk/filter_qos.h"
+#include "blk/filter_trace.h"
 #include "blk/filter_verify.h"
 
 const struct blk_driver *const blk_driver_table[] = {
@@ -29,6 +30,7 @@ const struct blk_driver *const blk_filter_table[] = {
     &blk_filter_fault,
     &blk_filter_verify,
     &blk_filter_cow,
+    &blk_filter_trace,
     NULL,
 };
 

@@ -66,6 +66,7 @@ int cmd_domname(int argc, char **argv);
 int cmd_blk(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_tmem(int argc, char **argv);
+int cmd_blk_trace(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
