@@ -305,7 +305,7 @@ static void tmem_close(void *state)
 
 static int tmem_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
 {
-    const struct tmem *t = q->disk_state;
+    struct tmem *t = q->disk_state;
 
     *queue_state = tmem_hand_create(t->user);
     return *queue_state ? 0 : err_set(e, ENOMEM, "out of memory");
@@ -313,7 +313,9 @@ static int tmem_queue_open(struct blk_queue *q, void **queue_state, struct err *
 
 static void tmem_queue_close(struct blk_queue *q)
 {
-    tmem_hand_free(q->queue_state);
+    struct tmem *t = q->disk_state;
+
+    tmem_hand_free(t->user, q->queue_state);
 }
 
 static int range_do(struct tmem *t, struct tmem_hand *h, const struct blk_req *req)

@@ -33,13 +33,13 @@ int tmem_pool_join(const struct tmem_pool_params *p, struct tmem_user **out, str
 void tmem_pool_leave(struct tmem_user *u);
 
 /* NULL when out of memory. */
-struct tmem_hand *tmem_hand_create(const struct tmem_user *u);
-void tmem_hand_free(struct tmem_hand *h);
+struct tmem_hand *tmem_hand_create(struct tmem_user *u);
+void tmem_hand_free(struct tmem_user *u, struct tmem_hand *h);
 /* Room for a page, for the caller. */
 uint8_t *tmem_hand_page(struct tmem_hand *h);
 
 /* Stores a page: *object is the user's once more then.  Up to credit_bytes of the user's charge
- * are about to be given back, and are not held against its quota.  0, or -ENOSPC when the quota or
+ * are given back next, through the same hand, and are not held against its quota.  0, or -ENOSPC when the quota or
  * the pool does not allow it, which is counted. */
 int tmem_store(struct tmem_user *u, struct tmem_hand *h, const uint8_t *page,
                uint64_t credit_bytes, uint32_t *object);

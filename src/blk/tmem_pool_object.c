@@ -5,7 +5,7 @@
  *     FREE ------------------> BUILDING --------> LIVE <--------------------------> ENDING
  *       ^                         | (killed)       (somebody came after all)           |
  *       +-------------------------+----------------------------------------------------+
- *                                      tmem_room_give
+ *                                      tmem_room_give, or BUILDING at once for a spare
  *
  * A live object never changes.  Who has it is a set, a bit for each user (disk), and not a count:
  * setting and clearing a bit may be done twice, so what a killed process had can be given back by
@@ -61,15 +61,9 @@ static bool has_holders(const struct tmem_object *o)
     return any;
 }
 
-static void object_free(const struct tmem_map *m, uint32_t object)
-{
-    tmem_index_remove(m, load_relaxed(&tmem_object(m, object)->hash), object);
-    tmem_room_give(m, object);
-    tmem_room_given(m);
-}
-
-/* Ends the object if it is live and nobody has it, in the name of user `as`.  Whether it did. */
-static bool object_end(const struct tmem_map *m, uint32_t object, unsigned as)
+/* Ends the object if it is live and nobody has it, in the name of user `as`: frees it, or keeps it
+ * as if it were being made.  Whether it did. */
+static bool object_end(const struct tmem_map *m, uint32_t object, unsigned as, bool keep)
 {
     const struct tmem_object *o = tmem_object(m, object);
     uint64_t *state = tmem_state(m, object);
@@ -86,14 +80,22 @@ static bool object_end(const struct tmem_map *m, uint32_t object, unsigned as)
             break;
         __atomic_store_n(state, live, __ATOMIC_SEQ_CST);
     }
-    object_free(m, object);
+    tmem_index_remove(m, load_relaxed(&tmem_object(m, object)->hash), object);
+    if (keep) {
+        uint64_t gen = (load_relaxed(state) >> TMEM_STATE_GEN_SHIFT) + 1;
+
+        store_release(state, gen << TMEM_STATE_GEN_SHIFT | as << 2 | TMEM_BUILDING);
+    } else {
+        tmem_room_give(m, object);
+        tmem_room_given(m);
+    }
     return true;
 }
 
-static bool holder_remove(const struct tmem_map *m, uint32_t object, unsigned user)
+static bool holder_remove(const struct tmem_map *m, uint32_t object, unsigned user, bool keep)
 {
     fetch_and(holders_word(tmem_object(m, object), user), ~holders_bit(user));
-    return object_end(m, object, user);
+    return object_end(m, object, user, keep);
 }
 
 /* One holder more, if the object is live. */
@@ -108,7 +110,7 @@ static bool holder_add(const struct tmem_map *m, uint32_t object, unsigned user)
     /* pairs with object_end(): ENDING, then the bits */
     if (__atomic_load_n(state, __ATOMIC_SEQ_CST) == live)
         return true;
-    holder_remove(m, object, user);
+    holder_remove(m, object, user, false);
     return false;
 }
 
@@ -133,9 +135,9 @@ void tmem_objects_clear(const struct tmem_map *m, unsigned as, bool killed)
             __atomic_store_n(tmem_state(m, i), (state >> TMEM_STATE_GEN_SHIFT
                                                 << TMEM_STATE_GEN_SHIFT) | TMEM_LIVE,
                              __ATOMIC_SEQ_CST);
-            object_end(m, i, as);
+            object_end(m, i, as, false);
         } else {
-            object_end(m, i, as);
+            object_end(m, i, as, false);
         }
     }
 }
@@ -234,11 +236,22 @@ bool tmem_hold(struct tmem_user *u, uint32_t object)
     return true;
 }
 
+static void spare_give(struct tmem_user *u, struct tmem_hand *h)
+{
+    if (!h->spare_cells)
+        return;
+    tmem_room_give(&u->map, h->spare);
+    tmem_room_given(&u->map);
+    store_release(&u->held[h->spare], 0);
+    h->spare_cells = 0;
+}
+
 void tmem_drop(struct tmem_user *u, struct tmem_hand *h, uint32_t object)
 {
     uint32_t n = load_relaxed(&u->held[object]);
     uint32_t cell = load_relaxed(&tmem_object(&u->map, object)->cells[0]);
     uint64_t bytes = cost(&u->map, object);
+    bool keep;
 
     do
         assert(n && n != TMEM_HELD_BUSY);
@@ -246,12 +259,20 @@ void tmem_drop(struct tmem_user *u, struct tmem_hand *h, uint32_t object)
                                         false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
     if (n > 1)
         return;
-    if (holder_remove(&u->map, object, u->id)) {
+    uncharge(u, bytes);
+    keep = bytes / TMEM_CELL_BYTES > h->spare_cells;
+    if (!holder_remove(&u->map, object, u->id, keep)) {
+        store_release(&u->held[object], 0);
+    } else if (keep) {
+        /* and so stays TMEM_HELD_BUSY */
+        spare_give(u, h);
+        h->spare = object;
+        h->spare_cells = (unsigned)(bytes / TMEM_CELL_BYTES);
+    } else {
+        store_release(&u->held[object], 0);
         h->object.next = min_of(h->object.next, object);
         h->cell.next = min_of(h->cell.next, cell);
     }
-    uncharge(u, bytes);
-    store_release(&u->held[object], 0);
 }
 
 uint64_t tmem_drop_bytes(const struct tmem_user *u, uint32_t object, unsigned times)
@@ -294,7 +315,7 @@ static bool begin_to_hold(struct search *s, uint32_t object)
         return true;
     }
     if (has)
-        holder_remove(&u->map, object, u->id);
+        holder_remove(&u->map, object, u->id, false);
     store_release(held, 0);
     return equal;
 }
@@ -334,6 +355,8 @@ static int build(struct search *s)
     rc = tmem_room_take(u, s->h, length, &s->object);
     if (rc && tmem_room_look_again(u, s->h))
         rc = tmem_room_take(u, s->h, length, &s->object);
+    if (rc && s->credit_bytes)
+        rc = tmem_room_take_spare(u, s->h, length, &s->object);
     if (rc) {
         uncharge(u, bytes);
         return rc;
@@ -373,7 +396,7 @@ int tmem_store(struct tmem_user *u, struct tmem_hand *h, const uint8_t *page,
 
 /* ---- hands ---- */
 
-struct tmem_hand *tmem_hand_create(const struct tmem_user *u)
+struct tmem_hand *tmem_hand_create(struct tmem_user *u)
 {
     struct tmem_hand *h = aligned_alloc(CACHE_LINE_BYTES, align_up(sizeof(*h),
                                                                    (size_t)CACHE_LINE_BYTES));
@@ -387,11 +410,15 @@ struct tmem_hand *tmem_hand_create(const struct tmem_user *u)
     h->object.next = last * TMEM_EXTENT_OBJECTS;
     h->cell.next = last * TMEM_EXTENT_CELLS;
     h->object.missed = h->cell.missed = h->short_version = UINT64_MAX;
+    /* if there is none, the first page that is given back will do */
+    if (!tmem_room_take(u, h, PAGE_SIZE, &h->spare))
+        h->spare_cells = TMEM_OBJECT_CELLS;
     return h;
 }
 
-void tmem_hand_free(struct tmem_hand *h)
+void tmem_hand_free(struct tmem_user *u, struct tmem_hand *h)
 {
+    spare_give(u, h);
     free(h);
 }
 

@@ -38,6 +38,8 @@ struct tmem_hand {
     uint64_t full_at_extents;   /* the host gave no more when there were so many, + 1; 0: it did */
     unsigned short_cells;       /* no more than these were to be had at room_version() ... */
     uint64_t short_version;     /* ... this */
+    uint32_t spare;             /* an object that is kept for when the pool is full ... */
+    unsigned spare_cells;       /* ... with so many cells; 0: there is none */
     uint8_t page[PAGE_SIZE], packed[PAGE_SIZE], other[PAGE_SIZE];
     LZ4_stream_t lz4;
 };
@@ -112,6 +114,9 @@ static inline bool tmem_swap_u32(uint32_t *at, uint32_t from, uint32_t to)
 /* An object for u, which is making it (held is TMEM_HELD_BUSY), with cells for length bytes.
  * 0 or -ENOSPC. */
 int tmem_room_take(struct tmem_user *u, struct tmem_hand *h, uint32_t length, uint32_t *object);
+/* The same with the hand's spare, if that is large enough. */
+int tmem_room_take_spare(struct tmem_user *u, struct tmem_hand *h, uint32_t length,
+                         uint32_t *object);
 /* Frees an object that is being made or unmade, by the caller or by somebody who is no more.
  * Does not tell those who are looking: tmem_room_given(). */
 void tmem_room_give(const struct tmem_map *m, uint32_t object);

@@ -9,7 +9,12 @@
  *
  * To find what is free, a thread goes on where it took or gave back something last.  Only when
  * something was freed since it last came round does it look at what lies behind it; else the
- * pool gets another extent.  A pool that is full and stays so is known to be at once. */
+ * pool gets another extent.  A pool that is full and stays so is known to be at once.
+ *
+ * Who writes something else to a page needs room before the old page is given back, which a full
+ * pool does not have.  So each thread keeps a spare: one object, with cells, that nobody has.  The
+ * new page goes there, and the old one's room, which never becomes free in between, is the next
+ * spare, unless it is the smaller one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <time.h>
@@ -104,6 +109,13 @@ bool take(const struct taker *t, struct tmem_hand *h, struct tmem_place *p, uint
     }
 }
 
+/* A cell that the object names, if it is its own. */
+static void cell_give(const struct tmem_map *m, uint32_t object, uint32_t cell)
+{
+    if (tmem_cell_is_there(m, cell))
+        tmem_swap_u32(tmem_cell_owner(m, cell), object + 1, 0);
+}
+
 /* Of what there is: changes when there may be more. */
 static uint64_t room_version(const struct tmem_map *m)
 {
@@ -144,18 +156,32 @@ int tmem_room_take(struct tmem_user *u, struct tmem_hand *h, uint32_t length, ui
     return 0;
 }
 
+int tmem_room_take_spare(struct tmem_user *u, struct tmem_hand *h, uint32_t length,
+                         uint32_t *object)
+{
+    struct tmem_object *o = tmem_object(&u->map, h->spare);
+    unsigned nr = tmem_nr_cells(length);
+
+    if (nr > h->spare_cells)
+        return -ENOSPC;
+    store_relaxed(&o->length, length);
+    for (unsigned i = nr; i < h->spare_cells; i++)
+        cell_give(&u->map, h->spare, load_relaxed(&o->cells[i]));
+    if (nr < h->spare_cells)
+        tmem_room_given(&u->map);
+    *object = h->spare;
+    h->spare_cells = 0;
+    return 0;
+}
+
 void tmem_room_give(const struct tmem_map *m, uint32_t object)
 {
     struct tmem_object *o = tmem_object(m, object);
     uint64_t *state = tmem_state(m, object);
     uint64_t gen = load_relaxed(state) >> TMEM_STATE_GEN_SHIFT;
 
-    for (unsigned i = 0; i < TMEM_OBJECT_CELLS; i++) {
-        uint32_t cell = load_relaxed(&o->cells[i]);
-
-        if (tmem_cell_is_there(m, cell))
-            tmem_swap_u32(tmem_cell_owner(m, cell), object + 1, 0);
-    }
+    for (unsigned i = 0; i < TMEM_OBJECT_CELLS; i++)
+        cell_give(m, object, load_relaxed(&o->cells[i]));
     store_release(state, gen << TMEM_STATE_GEN_SHIFT | TMEM_FREE);
 }
 
