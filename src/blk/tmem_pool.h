@@ -39,8 +39,8 @@ void tmem_hand_free(struct tmem_user *u, struct tmem_hand *h);
 uint8_t *tmem_hand_page(struct tmem_hand *h);
 
 /* Stores a page: *object is the user's once more then.  Up to credit_bytes of the user's charge
- * are given back next, through the same hand, and are not held against its quota.  0, or -ENOSPC when the quota or
- * the pool does not allow it, which is counted. */
+ * are given back next, through the same hand, and are not held against its quota.  0, or -ENOSPC
+ * when the quota or the pool does not allow it, which is counted. */
 int tmem_store(struct tmem_user *u, struct tmem_hand *h, const uint8_t *page,
                uint64_t credit_bytes, uint32_t *object);
 /* What the object holds, which the user has.  0, or -EIO when the pool's memory is not what it

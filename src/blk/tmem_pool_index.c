@@ -5,8 +5,6 @@
  * that the hash names; the emptier is taken, so that both being full hardly happens.  Nothing
  * depends on an entry: whoever finds one holds the object and compares, so an entry that a killed
  * process has left, or one that is not there, costs some memory at worst. */
-#include <fcntl.h>
-
 #include "blk/tmem_pool_priv.h"
 
 static uint64_t entry_of(uint64_t hash, uint32_t object)
@@ -35,7 +33,7 @@ static bool back(const struct tmem_map *m, uint64_t bucket)
 
     if (is_backed(m, bucket))
         return true;
-    if (fallocate(m->fd, 0, at, (off_t)PAGE_SIZE))
+    if (!tmem_back(m, at, PAGE_SIZE))
         return false;
     fetch_or(&m->header->index_backed[page / 64], (uint64_t)1 << page % 64);
     return true;

@@ -111,6 +111,9 @@ static inline bool tmem_swap_u32(uint32_t *at, uint32_t from, uint32_t to)
 
 #define TMEM_HELD_BUSY UINT32_MAX
 
+/* Has the host give memory for a range of the file, if it has any. */
+bool tmem_back(const struct tmem_map *m, off_t at, uint64_t bytes);
+
 /* An object for u, which is making it (held is TMEM_HELD_BUSY), with cells for length bytes.
  * 0 or -ENOSPC. */
 int tmem_room_take(struct tmem_user *u, struct tmem_hand *h, uint32_t length, uint32_t *object);

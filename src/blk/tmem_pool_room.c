@@ -55,6 +55,17 @@ static inline bool cell_try(const struct taker *t, uint32_t cell)
     return tmem_swap_u32(owner, 0, t->object + 1);
 }
 
+bool tmem_back(const struct tmem_map *m, off_t at, uint64_t bytes)
+{
+    int rc;
+
+    /* the thread may be a vCPU's, which are sent signals */
+    do
+        rc = fallocate(m->fd, 0, at, (off_t)bytes);
+    while (rc && errno == EINTR);
+    return !rc;
+}
+
 /* Another extent than the nr there were.  Two who back the same one do so twice, which is
  * harmless; so is one who is killed in between. */
 static bool grow(struct tmem_user *u, struct tmem_hand *h, uint64_t nr)
@@ -66,7 +77,7 @@ static bool grow(struct tmem_user *u, struct tmem_hand *h, uint64_t nr)
         return false;
     if (load_acquire(&m->header->nr_extents) != nr)
         return true;
-    if (fallocate(m->fd, 0, at, (off_t)TMEM_EXTENT_BYTES)) {
+    if (!tmem_back(m, at, TMEM_EXTENT_BYTES)) {
         h->full_at_extents = nr + 1;
         return false;
     }
@@ -123,12 +134,13 @@ static uint64_t room_version(const struct tmem_map *m)
 }
 
 /* Gives back what was not enough.  The others are not told: they would all look for it in vain. */
-static void give_up(struct tmem_user *u, struct tmem_hand *h, uint32_t object, unsigned nr_cells)
+static void give_up(struct tmem_user *u, struct tmem_hand *h, uint32_t object, unsigned nr_cells,
+                    uint64_t version)
 {
     uint32_t first = load_relaxed(&tmem_object(&u->map, object)->cells[0]);
 
     h->short_cells = nr_cells;
-    h->short_version = room_version(&u->map);
+    h->short_version = version;
     tmem_room_give(&u->map, object);
     store_release(&u->held[object], 0);
     h->object.next = min_of(h->object.next, object);
@@ -139,9 +151,11 @@ static void give_up(struct tmem_user *u, struct tmem_hand *h, uint32_t object, u
 int tmem_room_take(struct tmem_user *u, struct tmem_hand *h, uint32_t length, uint32_t *object)
 {
     struct taker t = { .u = u };
+    /* before looking: what comes meanwhile is looked for the next time */
+    uint64_t version = room_version(&u->map);
     uint32_t cell;
 
-    if (tmem_nr_cells(length) > h->short_cells && h->short_version == room_version(&u->map))
+    if (tmem_nr_cells(length) > h->short_cells && h->short_version == version)
         return -ENOSPC;
     if (!take(&t, h, &h->object, TMEM_EXTENT_OBJECTS, object_try, &t.object))
         return -ENOSPC;
@@ -149,7 +163,7 @@ int tmem_room_take(struct tmem_user *u, struct tmem_hand *h, uint32_t length, ui
     for (t.slot = 0; t.slot < tmem_nr_cells(length); t.slot++) {
         if (take(&t, h, &h->cell, TMEM_EXTENT_CELLS, cell_try, &cell))
             continue;
-        give_up(u, h, t.object, t.slot);
+        give_up(u, h, t.object, t.slot, version);
         return -ENOSPC;
     }
     *object = t.object;

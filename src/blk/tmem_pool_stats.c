@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "blk/tmem_pool_priv.h"
 
 static void objects_count(const struct tmem_map *m, struct tmem_stats *s)
@@ -36,6 +37,7 @@ static void users_count(const struct tmem_map *m, struct tmem_stats *s)
         u->pid = (unsigned)r->pid;
         memcpy(u->label, r->label, sizeof(u->label));
         u->label[sizeof(u->label) - 1] = '\0';
+        text_make_harmless(u->label);
         u->size_bytes = r->size_bytes;
         u->quota_bytes = r->quota_bytes;
         u->pages = load_relaxed(&r->pages);
