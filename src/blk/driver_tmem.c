@@ -11,7 +11,7 @@
  * changed, stored and compared-and-exchanged while the old object is held, so that no number can
  * have come back meanwhile; when another queue was faster, all that is done once more.  Nobody
  * waits, nothing is allocated but room in the pool, and the kernel is asked for something when the
- * pool grows by an extent, and ten times a second while it is full.
+ * pool or its index grows, and ten times a second while it is full.
  *
  * Data is copied out of the guest's memory before it is looked at: it may change meanwhile. */
 #include "blk/driver_tmem.h"
