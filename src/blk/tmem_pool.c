@@ -296,8 +296,8 @@ static uint64_t bound_wanted(const struct tmem_pool_params *p)
 
     if (!bytes)
         bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 4;
-    bytes = align_up(max_of(bytes, TMEM_EXTENT_BYTES), TMEM_EXTENT_BYTES);
-    return min_of(bytes, TMEM_POOL_MAX_BYTES);
+    bytes = min_of(bytes, TMEM_POOL_MAX_BYTES);
+    return align_up(bytes, TMEM_EXTENT_BYTES);
 }
 
 /* Under the lock. */
@@ -347,6 +347,9 @@ int tmem_pool_join(const struct tmem_pool_params *p, struct tmem_user **out, str
 
     if (!p->run_dir)
         return err_set(e, EINVAL, "a tmem disk needs a run-time directory");
+    if (p->pool_bytes > TMEM_POOL_MAX_BYTES)
+        return err_set(e, EINVAL, "a tmem pool of %llu bytes: at most 1T",
+                       (unsigned long long)p->pool_bytes);
     u = calloc(1, sizeof(*u));
     if (!u)
         return err_set(e, ENOMEM, "out of memory");

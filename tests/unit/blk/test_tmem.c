@@ -313,6 +313,11 @@ static void one_pool_has_one_bound(void **state)
     assert_int_equal(blk_disk_open(&spec, &d, &e), -EEXIST);
     assert_non_null(strstr(e.text, "64 MiB"));
     tmem_close(&t);
+    spec.pool_bytes = UINT64_MAX - 7;
+    err_clear(&e);
+    assert_int_equal(blk_disk_open(&spec, &d, &e), -EINVAL);
+    assert_non_null(strstr(e.text, "at most 1T"));
+    spec.pool_bytes = POOL_BYTES;
     spec.run_dir = NULL;
     err_clear(&e);
     assert_int_equal(blk_disk_open(&spec, &d, &e), -EINVAL);
