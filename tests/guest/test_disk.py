@@ -328,7 +328,7 @@ def tmem(world):
 def test_guests_swap_to_memory_that_they_share(world):
     """Two guests whose memory holds the same swap it to pages that are there once; what one had
     goes with it, also when its process is killed, and the other's stays."""
-    size = 96
+    size = 144
     content = b"".join(random.Random(n).randbytes(1536) + bytes([n % 251 + 1]) * 2560
                        for n in range(size * MIB // 4096))
     image = world.image("same", size, content)
@@ -347,7 +347,7 @@ read x
 echo @@ sum $(sha256sum </same/data)
 read x
 """
-    guests = [Guest(world, script, name=name, memory=128,
+    guests = [Guest(world, script, name=name, memory=192,
                     disks=[f"{image},raw,xvda,r",
                            "driver=tmem,size=256M,quota=128M,pool=512M,vdev=xvdb"]).create()
               for name in ("one", "two")]
