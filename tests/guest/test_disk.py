@@ -356,7 +356,8 @@ read x
     need(min(swapped) > 16 * 1024, f"only {swapped} kB were swapped out")
     need(pool["disks"] == "2", f"the pool has {pool['disks']} disks")
     stored, unique = int(pool["pages_stored"]), int(pool["pages_unique"])
-    need(stored >= sum(swapped) // 4, f"{stored} pages are stored, of {swapped} kB")
+    # but for pages of zeroes, and those that are on their way
+    need(stored >= sum(swapped) // 4 * 0.9, f"{stored} pages are stored, of {swapped} kB")
     # each has swapped most of the same; what else they have is their own
     need(float(pool["dedup_ratio"]) > 1.25, f"{stored} pages are stored as {unique}")
     need(int(pool["compressed_kb"]) * 1.6 < unique * 4, f"{pool['compressed_kb']} kB are stored")
