@@ -24,6 +24,11 @@ struct blk_spec {
                              * it served by another program; NULL: the driver's own */
     unsigned reconnect_s;   /* how long requests wait for a server that is lost */
     uint64_t size_bytes;    /* for drivers without a medium; others find it out */
+    uint64_t quota_bytes;   /* of what the host keeps for the disk, for drivers that share it
+                             * between disks; 0: none */
+    uint64_t pool_bytes;    /* of what it keeps for all of them; 0: the driver's own */
+    const char *run_dir;    /* where its processes meet; NULL: they do not */
+    const char *label;      /* what statistics call the disk; NULL: nothing */
     bool readonly;
     bool shared_write;      /* others may write too: the image is not claimed */
     bool no_discard;        /* discard is refused even where the medium can do it */

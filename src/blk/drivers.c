@@ -7,10 +7,12 @@
 #include "blk/driver_nbd.h"
 #include "blk/driver_null.h"
 #include "blk/driver_ram.h"
+#include "blk/driver_tmem.h"
 #include "blk/filter_cow.h"
 #include "blk/filter_delay.h"
 #include "blk/filter_fault.h"
 #include "blk/filter_qos.h"
+#include "blk/filter_trace.h"
 #include "blk/filter_verify.h"
 
 const struct blk_driver *const blk_driver_table[] = {
@@ -18,6 +20,7 @@ const struct blk_driver *const blk_driver_table[] = {
     &blk_driver_nbd,
     &blk_driver_null,
     &blk_driver_ram,
+    &blk_driver_tmem,
     NULL,
 };
 
@@ -27,6 +30,7 @@ const struct blk_driver *const blk_filter_table[] = {
     &blk_filter_fault,
     &blk_filter_verify,
     &blk_filter_cow,
+    &blk_filter_trace,
     NULL,
 };
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* blk: disks for the virtual machines of other programs. */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/num.h"
 #include "cmd/cmd.h"
+#include "ctl/dirs.h"
 #include "vm/blk_server.h"
 
 enum { OPTION_VHOST_USER = 256, OPTION_DISK, OPTION_QUEUES, OPTION_POLL_US };
@@ -66,7 +68,8 @@ int cmd_blk(int argc, char **argv)
     };
     struct cmd_options o = { "blk", "h", longs };
     struct words w = { .queues = VM_BLK_QUEUES_MAX, .poll_us = VM_BLK_POLL_MAX_NS / 1000 };
-    struct err e = { 0 };
+    struct err e = { 0 }, no_dir = { 0 };
+    char run_dir[PATH_MAX];
     int option;
 
     while ((option = cmd_option_next(&o, argc, argv)) >= 0)
@@ -78,9 +81,11 @@ int cmd_blk(int argc, char **argv)
         fprintf(stderr, "blk: expected --vhost-user SOCKET --disk SPEC, once or more\n");
         return CMD_USAGE;
     }
+    /* few disks need one: who does says so */
     if (vm_blk_server_run(&(struct vm_blk_server){
             .exports = w.exports, .nr_exports = w.nr_disks, .max_queues = (unsigned)w.queues,
             .poll_max_ns = w.poll_us * 1000,
+            .run_dir = ctl_run_dir(run_dir, sizeof(run_dir), &no_dir) ? NULL : run_dir,
         }, &e)) {
         cmd_error(&e);
         return CMD_FAILURE;

@@ -69,6 +69,8 @@ int cmd_block_list(int argc, char **argv);
 int cmd_block_resize(int argc, char **argv);
 int cmd_blk(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_tmem(int argc, char **argv);
+int cmd_blk_trace(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 

@@ -55,6 +55,9 @@ static const char blk_options[] =
     "--queues=N               Offer up to N queues for each disk (64).\n"
     "--poll-us=N              Poll up to N microseconds before sleeping (100).";
 
+static const char blk_trace_options[] =
+    "--iolog=NAME             Print it for fio --read_iolog, to be replayed on NAME.";
+
 static const struct cmd table[] = {
     { "create", cmd_create, "<ConfigFile> [options] [vars]",
       "Create a domain from config file <filename>", create_options, true },
@@ -87,6 +90,9 @@ static const struct cmd table[] = {
       "Tell a domain that a block device has another size", NULL },
     { "blk", cmd_blk, "--vhost-user SOCKET --disk SPEC [...]",
       "Serve disks to other virtual machines over vhost-user", blk_options },
+    { "blk-trace", cmd_blk_trace, "[options] <File>",
+      "Print what filter=trace has recorded of a disk", blk_trace_options },
+    { "tmem", cmd_tmem, "", "Show the pool of pages that tmem disks share", NULL },
     { "info", cmd_info, "[Field]", "Get information about this host and its KVM", NULL },
     { "lab", cmd_lab, "[options] -- <Command> [args]",
       "Run a command in a throw-away machine that has KVM", NULL },

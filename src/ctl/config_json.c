@@ -26,6 +26,12 @@ static json_t *action(enum vm_action a)
     return json_string(names[a]);
 }
 
+/* NULL, which leaves it out, for one that was not said. */
+static json_t *bytes(uint64_t n)
+{
+    return n ? json_integer((json_int_t)n) : NULL;
+}
+
 json_t *ctl_config_json_disk(const struct vm_disk *d)
 {
     static const char *const formats[] = {
@@ -36,11 +42,13 @@ json_t *ctl_config_json_disk(const struct vm_disk *d)
         [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
-    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:o*, s:o*, s:i, s:i, s:i, s:b, s:b, s:b, s:b}",
+    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:o*, s:o*, s:o*, s:o*, s:i, s:i, s:i, "
+                     "s:b, s:b, s:b, s:b}",
                      "pdev_path", text(d->target), "vdev", d->vdev,
                      "format", formats[d->format], "driver", text(d->driver),
                      "filters", d->filters ? text(d->filters) : NULL,
-                     "size", d->size_bytes ? json_integer((json_int_t)d->size_bytes) : NULL,
+                     "size", bytes(d->size_bytes), "quota", bytes(d->quota_bytes),
+                     "pool", bytes(d->pool_bytes),
                      "reconnect", strcmp(d->driver, "nbd") ? NULL : json_integer(d->reconnect_s),
                      "removable", d->cdrom, "readwrite", !d->readonly, "is_cdrom", d->cdrom,
                      "shared_write", d->shared_write, "discard_enable", d->discard,

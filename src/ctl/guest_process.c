@@ -282,7 +282,8 @@ static int guest_start(struct guest_process *gp, bool paused, struct err *e)
 {
     const struct vm_guest_params vp = {
         .config = gp->config, .domid = gp->entry.guest.domid, .loop = gp->loop,
-        .xenstore_socket = gp->xenstore_socket, .console_log_fd = gp->console_log_fd,
+        .xenstore_socket = gp->xenstore_socket, .run_dir = gp->registry.path,
+        .console_log_fd = gp->console_log_fd,
         .peer_listen = peer_listen, .peer_connect = peer_connect,
         .stopped = guest_stopped, .disk_detached = disk_detached, .arg = gp,
     };

@@ -64,7 +64,9 @@ static int device_add(struct server *srv, const struct vm_blk_server *s, struct 
                   .readonly = d.readonly, .shared_write = d.shared_write,
                   .no_discard = !d.discard, .reconnect_s = d.reconnect_s,
                   .format = vm_config_disk_image_format(&d),
-                  .filters = d.filters, .qos_groups = srv->qos_groups },
+                  .filters = d.filters, .qos_groups = srv->qos_groups,
+                  .quota_bytes = d.quota_bytes, .pool_bytes = d.pool_bytes,
+                  .run_dir = s->run_dir, .label = d.vdev },
         .max_queues = s->max_queues, .poll_max_ns = s->poll_max_ns,
     }, &srv->device[srv->nr_devices], e);
     if (!rc) {

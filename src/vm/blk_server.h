@@ -14,6 +14,7 @@ struct vm_blk_export {
 struct vm_blk_server {
     const struct vm_blk_export *exports;
     unsigned nr_exports;
+    const char *run_dir;        /* where disks of other processes are met; NULL: nowhere */
     unsigned max_queues;        /* of each disk; 1 .. VM_BLK_QUEUES_MAX */
     uint64_t poll_max_ns;       /* a queue polls this long before it sleeps; 0: never */
 };

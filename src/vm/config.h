@@ -31,6 +31,8 @@ struct vm_disk {
     char *driver;               /* engine driver: "file", or what the line says ("null", "ram") */
     unsigned reconnect_s;       /* reconnect=, for servers that are lost */
     uint64_t size_bytes;        /* size=, for drivers that have none of their own; else 0 */
+    uint64_t quota_bytes;       /* quota=, of what the host keeps for the disk; 0: none */
+    uint64_t pool_bytes;        /* pool=, of what it keeps for all disks; 0: not said */
     char *filters;              /* all filter= of the line, with commas between; NULL: none */
     char vdev[16];              /* xvda, hda1, sdb ... */
     unsigned vdev_number;       /* the number blkif knows it by (Xen's vbd-interface) */

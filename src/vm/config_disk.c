@@ -121,18 +121,39 @@ static int judge_nbd(struct vm_disk *d, struct err *e)
     return driver_replace(d, "nbd", e);
 }
 
+static int refuse_pool(const struct vm_disk *d, struct err *e)
+{
+    if (!strcmp(d->driver, "tmem") || (!d->quota_bytes && !d->pool_bytes))
+        return 0;
+    return err_set(e, EINVAL, "%s: %s= is for driver=tmem", d->vdev,
+                   d->quota_bytes ? "quota" : "pool");
+}
+
+static bool is_made_of_nothing(const struct vm_disk *d)
+{
+    static const char *const drivers[] = { "null", "ram", "tmem" };
+
+    for (unsigned i = 0; i < array_size(drivers); i++)
+        if (!strcmp(d->driver, drivers[i]))
+            return true;
+    return false;
+}
+
 static int judge_driver(struct vm_disk *d, struct err *e)
 {
+    int rc = refuse_pool(d, e);
+
+    if (rc)
+        return rc;
     if (vm_config_disk_image_format(d))
         return judge_image(d, e);
     if (!strcmp(d->driver, "nbd") || (!strcmp(d->driver, "file") && is_nbd_uri(d->target)))
         return judge_nbd(d, e);
     if (!strcmp(d->driver, "file")) {
-        int rc = refuse_size(d, e);
-
+        rc = refuse_size(d, e);
         return rc ? rc : make_absolute(d, e);
     }
-    if (!strcmp(d->driver, "null") || !strcmp(d->driver, "ram")) {
+    if (is_made_of_nothing(d)) {
         if (!d->size_bytes)
             return err_set(e, EINVAL, "%s: driver=%s needs a size, such as size=10G", d->vdev,
                            d->driver);

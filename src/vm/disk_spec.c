@@ -183,6 +183,28 @@ static int set_size(struct spec *s, const char *value)
     return 0;
 }
 
+static int set_bytes(struct spec *s, const char *value, uint64_t *slot, const char *respecified)
+{
+    uint64_t bytes;
+
+    if (num_parse_bytes(value, &bytes) || !bytes)
+        return fail(s, "not a size, expected a number of bytes such as 512M or 10G", value);
+    if (*slot && *slot != bytes)
+        return fail(s, respecified, value);
+    *slot = bytes;
+    return 0;
+}
+
+static int set_quota(struct spec *s, const char *value)
+{
+    return set_bytes(s, value, &s->d.quota_bytes, "quota respecified");
+}
+
+static int set_pool(struct spec *s, const char *value)
+{
+    return set_bytes(s, value, &s->d.pool_bytes, "pool respecified");
+}
+
 static int set_reconnect(struct spec *s, const char *value)
 {
     uint64_t seconds;
@@ -287,7 +309,7 @@ static const struct {
     { "devtype", set_devtype }, { "script", set_script }, { "backend", set_backend },
     { "backendtype", set_backendtype }, { "specification", set_specification },
     { "grant_usage", set_grant_usage }, { "driver", set_driver }, { "size", set_size },
-    { "reconnect", set_reconnect },
+    { "quota", set_quota }, { "pool", set_pool }, { "reconnect", set_reconnect },
     { "filter", add_filter },
     { "colo-host", set_colo }, { "colo-port", set_colo }, { "colo-export", set_colo },
     { "active-disk", set_colo }, { "hidden-disk", set_colo },

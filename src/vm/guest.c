@@ -260,7 +260,7 @@ static int create_disks(struct vm_guest *g, struct err *e)
         .common = {
             .loop = g->p.loop, .xs = g->xs, .grants = &g->grants, .port_ops = &pv_links_ops,
             .port_owner = g->machine->links, .domid = g->p.domid,
-            .disk.qos_groups = g->qos_groups,
+            .disk = { .qos_groups = g->qos_groups, .run_dir = g->p.run_dir },
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,
         },

@@ -24,6 +24,7 @@ struct vm_guest_params {
     unsigned domid;                     /* from the registry, at least 1 */
     struct loop *loop;
     const char *xenstore_socket;        /* path of the xenstore daemon's socket */
+    const char *run_dir;                /* where guests' processes meet; outlives the guest */
     int console_log_fd;                 /* -1: no log; stays the caller's */
     /* Other guests: the socket where this one is met (SOCK_SEQPACKET, listening, non-blocking;
      * -errno), and a connection to another's (-errno), for which nobody waits.  Any thread. */

@@ -86,6 +86,8 @@ int guest_disks_add(struct guest_disks *g, const struct vm_disk *d, bool bootabl
         .readonly = d->readonly, .shared_write = d->shared_write, .no_discard = !d->discard,
         .reconnect_s = d->reconnect_s, .format = vm_config_disk_image_format(d),
         .filters = d->filters, .qos_groups = g->common.disk.qos_groups,
+        .quota_bytes = d->quota_bytes, .pool_bytes = d->pool_bytes,
+        .run_dir = g->common.disk.run_dir, .label = d->vdev,
     };
     p.cdrom = d->cdrom;
     p.bootable = bootable;

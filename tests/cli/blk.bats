@@ -76,6 +76,74 @@ END
     ended 0
 }
 
+@test "tmem shows the pool of disks that share one, as long as there is one" {
+    status 0 "$XL" tmem
+    [ "$output" = "No disk has driver=tmem." ]
+    serve --vhost-user "$TMP/s" --disk driver=tmem,size=1M,pool=64M,quota=512k \
+        --vhost-user "$TMP/t" --disk driver=tmem,size=2M
+    status 0 "$XL" tmem
+    has "bound_mb               : 64"
+    has "pages_stored           : 0"
+    has "disks                  : 2"
+    [ "$(grep -c "^(process $server)" <<<"$output")" = 2 ]
+    grep -q "^(process $server) *xvda *1024 *512 *0 " <<<"$output"
+    grep -q "^(process $server) *xvdb *2048 *- *0 " <<<"$output"
+    # one pool has one bound
+    status 1 "$XL" blk --vhost-user "$TMP/u" --disk driver=tmem,size=1M,pool=65M
+    has "may reach 64 MiB"
+    kill $server
+    ended 0
+    status 0 "$XL" tmem
+    [ "$output" = "No disk has driver=tmem." ]
+    # a killed one takes it along as well
+    serve --vhost-user "$TMP/s" --disk driver=tmem,size=1M,pool=64M
+    kill -9 $server
+    ended 137
+    status 0 "$XL" tmem
+    [ "$output" = "No disk has driver=tmem." ]
+    serve --vhost-user "$TMP/s" --disk driver=tmem,size=1M,pool=65M
+    kill $server
+    ended 0
+}
+
+@test "what a client did is recorded, through a kill, and fio does it again" {
+    serve --vhost-user "$TMP/s" --disk \
+        "driver=ram,size=1G,filter=trace:file=$TMP/trace,filter=delay:time=10ms"
+    "$CLIENT" s 2 sleep 0.5 0 $server 2 >client
+    kill -9 $server
+    ended 137
+    status 0 "$XL" blk-trace trace
+    has "# xvda, 1073741824 bytes, 2 queues, from 20"
+    nr=$(grep -c ' read  .* 4096 ok$' <<<"$output")
+    # 2 queues, 2 requests each, 10 ms or a little more
+    [ "$nr" -gt 20 ] && [ "$nr" -le 204 ]
+    has "# $nr requests; 0 older ones overwritten, "
+    truncate -s 1G image
+    "$XL" blk-trace --iolog="$TMP/image" trace >iolog
+    fio --name=again --read_iolog=iolog --ioengine=psync --output-format=json >fio.json
+    python3 - "$nr" <<'END'
+import json, sys
+job = json.load(open("fio.json"))["jobs"][0]
+assert job["error"] == 0 and job["read"]["total_ios"] == int(sys.argv[1]), job["read"]
+assert 400 <= job["job_runtime"] < 5000, job["job_runtime"]
+END
+}
+
+@test "what is no trace, or what fio cannot name" {
+    echo "a letter, longer than a magic number" >letter
+    status 1 "$XL" blk-trace letter
+    has "letter: is no trace of a disk"
+    status 1 "$XL" blk-trace missing
+    has "missing: No such file"
+    status 2 "$XL" blk-trace
+    status 2 "$XL" blk-trace --iolog="a b" letter
+    has "without blanks"
+    status 1 "$XL" blk --vhost-user "$TMP/s" \
+        --disk "driver=ram,size=1M,filter=trace:file=$TMP/letter"
+    has "is something else than a trace"
+    grep -q letter letter
+}
+
 @test "a socket that is no socket, or too long, or in use" {
     : >file
     status 1 "$XL" blk --vhost-user "$TMP/file" --disk driver=null,size=1M

@@ -316,3 +316,56 @@ def test_disk_can_be_read_by_several(world):
     for name in ("one", "two"):
         Guest(world, "read x", name=name, disks=[f"{image},raw,xvda,r"]).create()
     need(sorted(world.domids()) == ["one", "two"], f"{world.domids()}")
+
+
+def tmem(world):
+    """What `xenolith tmem` says of the pool, by key."""
+    lines = world.xl("tmem").stdout.splitlines()
+    return {key.strip(): value.strip() for key, colon, value in
+            (line.partition(":") for line in lines) if colon}
+
+
+def test_guests_swap_to_memory_that_they_share(world):
+    """Two guests whose memory holds the same swap it to pages that are there once; what one had
+    goes with it, also when its process is killed, and the other's stays."""
+    size = 144
+    content = b"".join(random.Random(n).randbytes(1536) + bytes([n % 251 + 1]) * 2560
+                       for n in range(size * MIB // 4096))
+    image = world.image("same", size, content)
+    script = f"""
+disk xvda
+disk xvdb
+mkdir /same
+mount -t tmpfs -o size={size + 4}m none /same
+mkswap /dev/xvdb >/dev/null
+swapon /dev/xvdb
+dd if=/dev/xvda of=/same/data bs=1M iflag=direct 2>/dev/null
+# more than there is room for beside it
+dd if=/dev/xvda of=/same/more bs=1M count=4 iflag=direct 2>/dev/null
+echo @@ swapped $(awk '/xvdb/ {{ print $4 }}' /proc/swaps)
+read x
+echo @@ sum $(sha256sum </same/data)
+read x
+"""
+    guests = [Guest(world, script, name=name, memory=192,
+                    disks=[f"{image},raw,xvda,r",
+                           "driver=tmem,size=256M,quota=128M,pool=512M,vdev=xvdb"]).create()
+              for name in ("one", "two")]
+    swapped = [int(guest.expect(r"^@@ swapped (\d+)").group(1)) for guest in guests]
+    pool = tmem(world)
+    need(min(swapped) > 16 * 1024, f"only {swapped} kB were swapped out")
+    need(pool["disks"] == "2", f"the pool has {pool['disks']} disks")
+    stored, unique = int(pool["pages_stored"]), int(pool["pages_unique"])
+    # but for pages of zeroes, and those that are on their way
+    need(stored >= sum(swapped) // 4 * 0.9, f"{stored} pages are stored, of {swapped} kB")
+    # each has swapped most of the same; what else they have is their own
+    need(float(pool["dedup_ratio"]) > 1.25, f"{stored} pages are stored as {unique}")
+    need(int(pool["compressed_kb"]) * 1.6 < unique * 4, f"{pool['compressed_kb']} kB are stored")
+    guests[1].kill_process()
+    need(tmem(world)["disks"] == "1", "a killed guest's disk is still listed")
+    console = world.start("console", "one", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    console.stdin.write(b"\n")
+    console.stdin.flush()
+    need(guests[0].expect(r"^@@ sum (\w+)").group(1) == sha256(image), "the sums differ")
+    world.xl("destroy", guests[0].name)
+    need("No disk" in world.xl("tmem").stdout, "the pool outlives its last user")

@@ -44,6 +44,33 @@ static inline void image_make(struct image *img, const char *dir, uint64_t size)
     free(data);
 }
 
+/* A run-time directory for the drivers whose processes meet in one. */
+struct run_dir { char path[64]; };
+
+static inline void run_dir_make(struct run_dir *r)
+{
+    snprintf(r->path, sizeof(r->path), "/tmp/xenolith-run-XXXXXX");
+    if (!mkdtemp(r->path)) {
+        perror(r->path);
+        exit(1);
+    }
+}
+
+static inline void run_dir_remove(const struct run_dir *r)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/tmem/lock", r->path);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/tmem", r->path);
+    rmdir(path);
+    /* fails, and so does the test, when somebody has left something there */
+    if (rmdir(r->path)) {
+        perror(r->path);
+        exit(1);
+    }
+}
+
 /* The status of a test program that has found nothing to do (meson's and automake's). */
 #define TEST_SKIPPED 77
 

@@ -34,10 +34,12 @@ static const struct { const char *name, *options; } harmless[] = {
     { "fault", "fault:nth=1000000000" },
     { "verify", "verify" },
     { "cow", "cow:file=%s" },
+    { "trace", "trace:records=100:file=%s.trace" },
 };
 
-/* Where an overlay may be; each test begins without one. */
-static char overlay_path[64];
+/* Where an overlay may be, and a trace; each test begins without one. */
+static char overlay_path[64], trace_path[80];
+static struct run_dir run_dir;
 static const char *filters_under_test;
 
 /* Whether what is written can be read again. */
@@ -72,6 +74,7 @@ static struct blk_spec medium_make(struct fixture *f)
     return (struct blk_spec){
         .driver = m->driver, .path = m->server ? f->program.uri : f->image.path,
         .format = m->format, .size_bytes = DISK_BYTES, .filters = filters_under_test,
+        .run_dir = run_dir.path,
     };
 }
 
@@ -80,6 +83,7 @@ static void medium_end(struct fixture *f)
     nbd_program_end(&f->program);
     unlink(f->image.path);
     unlink(overlay_path);
+    unlink(trace_path);
 }
 
 static int setup_mode(void **state, bool readonly)
@@ -503,8 +507,8 @@ static void harmless_options(const char *name, char *out, size_t size)
 
         if (strcmp(harmless[i].name, name))
             continue;
-        snprintf(out, size, "%.*s%s", path ? (int)(path - harmless[i].options) : 64,
-                 harmless[i].options, path ? overlay_path : "");
+        snprintf(out, size, "%.*s%s%s", path ? (int)(path - harmless[i].options) : 64,
+                 harmless[i].options, path ? overlay_path : "", path ? path + 2 : "");
         return;
     }
     fprintf(stderr, "%s: a filter that this test does not know\n", name);
@@ -586,6 +590,12 @@ static int own_run(void)
 /* Without an argument: the drivers that need nobody.  PROGRAM: nbd, as far as that serves. */
 int main(int argc, char **argv)
 {
+    int status;
+
     snprintf(overlay_path, sizeof(overlay_path), "/tmp/xenolith-overlay-%d", (int)getpid());
-    return argc > 1 ? nbd_run(argv[1]) : own_run();
+    snprintf(trace_path, sizeof(trace_path), "%s.trace", overlay_path);
+    run_dir_make(&run_dir);
+    status = argc > 1 ? nbd_run(argv[1]) : own_run();
+    run_dir_remove(&run_dir);
+    return status;
 }

@@ -4,6 +4,8 @@
 
 #include "blk_test.h"
 
+static struct run_dir run_dir;
+
 static void unknown_driver_is_named_in_the_error(void **state)
 {
     struct blk_spec spec = { .driver = "floppy" };
@@ -60,7 +62,8 @@ static void wait_ends_when_the_wake_fd_is_readable(void **state)
         fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         image_make(&img, "/tmp", 64 * KIB);
         d = disk_open(&(struct blk_spec){ .driver = blk_driver_table[i]->name, .path = img.path,
-                                          .format = format, .size_bytes = 64 * KIB });
+                                          .format = format, .size_bytes = 64 * KIB,
+                                          .run_dir = run_dir.path });
         sync_open_fd(&s, d, fd);
         for (unsigned round = 0; round < 3; round++) {
             assert_false(blk_queue_wait(s.q, 1000000));
@@ -116,7 +119,8 @@ static void complete_may_submit_the_request_again(void **state)
             continue;
         image_make(&img, "/tmp", 64 * KIB);
         d = disk_open(&(struct blk_spec){ .driver = blk_driver_table[i]->name, .path = img.path,
-                                          .format = format, .size_bytes = 64 * KIB });
+                                          .format = format, .size_bytes = 64 * KIB,
+                                          .run_dir = run_dir.path });
         assert_int_equal(blk_queue_open(d, &p, &c.q, &e), 0);
         req = blk_req_get(c.q, 1);
         req->op = BLK_OP_WRITE;
@@ -169,6 +173,10 @@ int main(void)
         cmocka_unit_test(complete_may_submit_the_request_again),
         cmocka_unit_test(advance_drops_exactly_the_bytes_done),
     };
+    int failed;
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    run_dir_make(&run_dir);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    run_dir_remove(&run_dir);
+    return failed;
 }

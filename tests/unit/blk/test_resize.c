@@ -354,14 +354,18 @@ static void every_driver_changes_its_size_or_says_that_it_does_not(void **state)
 {
     static const struct sizes all[] = {
         { "file", NULL, true }, { "null", NULL, true }, { "ram", NULL, false },
-        { "nbd", NULL, false },
+        { "nbd", NULL, false }, { "tmem", NULL, false },
     };
+    struct run_dir run_dir;
+
+    run_dir_make(&run_dir);
 
     for (unsigned i = 0; blk_driver_table[i]; i++) {
         const char *name = blk_driver_table[i]->name;
         struct fixture f = { 0 };
         struct blk_spec spec = {
             .driver = name, .path = f.image.path, .size_bytes = DISK_BYTES,
+            .run_dir = run_dir.path,
         };
 
         if (!driver_format(name, &spec.format))
@@ -370,39 +374,41 @@ static void every_driver_changes_its_size_or_says_that_it_does_not(void **state)
         resize_or_not(&f, &spec, sizes_find(all, array_size(all), name)->change);
         unlink(f.image.path);
     }
+    run_dir_remove(&run_dir);
 }
 
 static void every_filter_passes_a_size_on_or_says_that_it_does_not(void **state)
 {
     static const struct sizes all[] = {
         { "qos", "qos:iops=1000000", true }, { "delay", "delay:time=1us", true },
-        { "fault", "fault:nth=1000000", true }, { "cow", NULL, false },
-        { "verify", "verify", false },
+        { "fault", "fault:nth=1000000", true }, { "cow", "cow:file=%s", false },
+        { "trace", "trace:records=100:file=%s", true }, { "verify", "verify", false },
     };
-    char cow[64], overlay[48];
+    char filters[96], kept[48];     /* a filter's options, and the file that it keeps */
 
-    snprintf(overlay, sizeof(overlay), "/tmp/xenolith-resize-%d", (int)getpid());
-    snprintf(cow, sizeof(cow), "cow:file=%s", overlay);
+    snprintf(kept, sizeof(kept), "/tmp/xenolith-resize-%d", (int)getpid());
     for (unsigned i = 0; blk_filter_table[i]; i++) {
         const struct sizes *s = sizes_find(all, array_size(all), blk_filter_table[i]->name);
         const struct blk_spec refuses = { .driver = "ram", .size_bytes = DISK_BYTES };
         struct fixture f = { 0 };
         struct blk_spec spec = {
-            .driver = "file", .path = f.image.path, .filters = s->options ? s->options : cow,
+            .driver = "file", .path = f.image.path, .filters = filters,
         };
 
+        snprintf(filters, sizeof(filters), s->options, kept);
         image_make(&f.image, "/tmp", DISK_BYTES);
         resize_or_not(&f, &spec, s->change);
         unlink(f.image.path);
-        unlink(overlay);
+        unlink(kept);
         /* nor do filters add what is missing below */
         if (s->change) {
             spec = refuses;
-            spec.filters = s->options;
+            spec.filters = filters;
             f.disk = disk_open(&spec);
             assert_int_equal(resize(&f, 2 * DISK_BYTES), -EOPNOTSUPP);
             assert_int_equal(blk_props_size(blk_disk_props(f.disk)), DISK_BYTES);
             blk_disk_close(f.disk);
+            unlink(kept);
         }
     }
 }

@@ -186,7 +186,8 @@ void guest_begin(uint32_t flags)
     for (unsigned i = 0; i < SHIM_HOLE_SLOTS; i++)
         fake_boot.hole_l4[i] = 0xabc00000 + i * PAGE_SIZE + PTE_PRESENT + PTE_WRITE;
     shim_domain = (struct shim_domain){
-        .boot = &fake_boot, .status = shim_dm(STATUS_GPA), .shared = shim_dm(SHARED_GPA),
+        .boot = &fake_boot, .flags = fake_boot.flags, .nr_vcpus = fake_boot.nr_vcpus,
+        .status = shim_dm(STATUS_GPA), .shared = shim_dm(SHARED_GPA),
         .frame_info = frame_info, .m2p = m2p,
     };
     shim_domain.status->nr_pages = RAM_PAGES;

@@ -48,6 +48,10 @@ static void print_disk(FILE *out, const struct vm_disk *d)
             d->driver, d->target);
     if (d->size_bytes)
         fprintf(out, " size=%llu", (unsigned long long)d->size_bytes);
+    if (d->quota_bytes)
+        fprintf(out, " quota=%llu", (unsigned long long)d->quota_bytes);
+    if (d->pool_bytes)
+        fprintf(out, " pool=%llu", (unsigned long long)d->pool_bytes);
     if (vm_config_disk_image_format(d))
         fprintf(out, " format=%s", vm_config_disk_image_format(d));
     if (d->reconnect_s != 30)

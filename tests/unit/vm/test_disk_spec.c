@@ -199,6 +199,11 @@ static void a_driver_may_be_named(void **state)
     assert_string_equal(d.driver, "file");
     assert_true(d.size_bytes == 0);
     assert_null(d.filters);
+    assert_true(d.quota_bytes == 0 && d.pool_bytes == 0);
+    vm_disk_spec_free(&d);
+    assert_int_equal(vm_disk_spec_parse("driver=tmem,size=4G,quota=1000,pool=8G,vdev=xvdb", NULL,
+                                        &d, &e), 0);
+    assert_true(d.quota_bytes == 1000 && d.pool_bytes == 8 * GIB);
     vm_disk_spec_free(&d);
 }
 
@@ -228,6 +233,10 @@ static void bad_lines_say_what_is_wrong(void **state)
         { "nbd:iscsi:x,xvda,w", "script respecified" },
         { "/a,,xvda,size=1G,size=2G,driver=null", "size respecified" },
         { "/a,,xvda,driver=null,driver=file", "driver respecified" },
+        { "driver=tmem,size=1G,vdev=xvda,quota=1M,quota=2M", "quota respecified" },
+        { "driver=tmem,size=1G,vdev=xvda,pool=1M,pool=2M", "pool respecified" },
+        { "driver=tmem,size=1G,vdev=xvda,quota=0", "not a size" },
+        { "driver=tmem,size=1G,vdev=xvda,pool=much", "near `much'" },
         { "foo:/a,xvda,w", "unknown deprecated disk prefix: near `foo'" },
         { "foo:,xvda,w", "unknown deprecated disk prefix" },
         { "/a,,xvda:tape", "unknown value for type" },
