@@ -39,16 +39,6 @@ struct xen_vbd {
     struct vbd_queue_counters past;     /* of queues that have ended */
 };
 
-static void counters_add(struct vbd_queue_counters *sum, const struct vbd_queue_counters *c)
-{
-    uint64_t *to = (uint64_t *)sum;
-    const uint64_t *from = (const uint64_t *)c;
-
-    _Static_assert(sizeof(*c) % sizeof(uint64_t) == 0, "counters are all of 64 bits");
-    for (unsigned i = 0; i < sizeof(*c) / sizeof(uint64_t); i++)
-        to[i] += from[i];
-}
-
 /* ---- connecting ---- */
 
 static void queue_disconnect(struct xen_vbd *v, struct vbd_connection *c)
@@ -58,7 +48,7 @@ static void queue_disconnect(struct xen_vbd *v, struct vbd_connection *c)
 
         vbd_queue_stop(c->queue, &last);
         last.ring.grants_held = 0;
-        counters_add(&v->past, &last);
+        vbd_counters_add(&v->past, &last);
     }
     if (c->bound)
         v->params.port_ops->unbind(v->params.port_owner, &c->port);
@@ -466,7 +456,7 @@ void xen_vbd_counters(const struct xen_vbd *v, struct vbd_queue_counters *total)
         struct vbd_queue_counters c;
 
         if (!xen_vbd_queue_counters(v, i, &c))
-            counters_add(total, &c);
+            vbd_counters_add(total, &c);
     }
 }
 
