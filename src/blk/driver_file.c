@@ -91,6 +91,13 @@ static void file_close(void *state)
     free(img);
 }
 
+static int file_share(void *state)
+{
+    const struct file_image *img = state;
+
+    return img->fd;
+}
+
 static int file_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
 {
     return file_image_resize(state, size_bytes, props, e);
@@ -122,6 +129,7 @@ static int ring_create(struct io_uring *ring, unsigned nr_reqs)
 static int file_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
 {
     struct file_image *img = q->disk_state;
+    const int files[] = { img->fd, img->keep_fd };
     struct file_queue *fq = calloc(1, sizeof(*fq));
     int rc;
 
@@ -136,7 +144,8 @@ static int file_queue_open(struct blk_queue *q, void **queue_state, struct err *
                        "newer and allow it (sysctl kernel.io_uring_disabled, RLIMIT_MEMLOCK)",
                        strerror(-rc));
     }
-    rc = io_uring_register_files(&fq->ring, &img->fd, 1);
+    /* what is registered stays open until the last request has ended, whoever has died */
+    rc = io_uring_register_files(&fq->ring, files, img->keep_fd < 0 ? 1 : 2);
     if (rc) {
         io_uring_queue_exit(&fq->ring);
         free(fq);
@@ -421,6 +430,7 @@ const struct blk_driver blk_driver_file = {
     .summary = "a raw image file or block device of the host",
     .open = file_open,
     .close = file_close,
+    .share = file_share,
     .resize = file_resize,
     .queue_open = file_queue_open,
     .queue_close = file_queue_close,

@@ -208,6 +208,7 @@ const struct blk_driver blk_filter_delay = {
     .summary = "keeps each request for a time",
     .open = delay_open,
     .close = delay_close,
+    .judge_apart = blk_filter_apart,
     .queue_open = delay_queue_open,
     .queue_close = delay_queue_close,
     .submit = delay_submit,

@@ -259,6 +259,7 @@ const struct blk_driver blk_filter_fault = {
     .summary = "lets requests fail or hang, for tests",
     .open = fault_open,
     .close = fault_close,
+    .judge_apart = blk_filter_apart,
     .queue_open = fault_queue_open,
     .queue_close = fault_queue_close,
     .submit = fault_submit,

@@ -102,6 +102,15 @@ static int qos_judge(const void *options, struct err *e)
     return 0;
 }
 
+/* Alone it may begin anew: a moment's credit. */
+static int qos_judge_apart(const void *options, struct err *e)
+{
+    const struct qos_options *o = options;
+
+    return o->group ? err_set(e, EOPNOTSUPP, "filter=qos: group=%s is of disks that one process "
+                              "serves: it does not go with a process for each", o->group) : 0;
+}
+
 static int qos_open(const struct blk_spec *spec, struct blk_props *props, void **state,
                     struct err *e)
 {
@@ -257,6 +266,7 @@ const struct blk_driver blk_filter_qos = {
     .summary = "limits requests and bytes per second",
     .open = qos_open,
     .close = qos_close,
+    .judge_apart = qos_judge_apart,
     .queue_open = qos_queue_open,
     .queue_close = qos_queue_close,
     .submit = qos_submit,
