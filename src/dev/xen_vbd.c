@@ -29,7 +29,10 @@ struct vbd_connection {
 struct xen_vbd {
     struct xen_vbd_params params;
     char vdev[16];
+    char *driver, *filters;     /* of a disk that another process opens as well */
     struct blk_disk *disk;
+    bool remote_started;
+    struct vbd_remote *remote;  /* NULL: queues are served here */
     struct xenbus_back *bus;
     int fault_fd;
     struct loop_fd *fault_watch;
@@ -43,13 +46,6 @@ struct xen_vbd {
 
 static void queue_disconnect(struct xen_vbd *v, struct vbd_connection *c)
 {
-    if (c->queue) {
-        struct vbd_queue_counters last;
-
-        vbd_queue_stop(c->queue, &last);
-        last.ring.grants_held = 0;
-        vbd_counters_add(&v->past, &last);
-    }
     if (c->bound)
         v->params.port_ops->unbind(v->params.port_owner, &c->port);
     for (unsigned i = 0; i < c->nr_pages; i++)
@@ -57,10 +53,28 @@ static void queue_disconnect(struct xen_vbd *v, struct vbd_connection *c)
     memset(c, 0, sizeof(*c));
 }
 
+static void queues_stop(struct xen_vbd *v)
+{
+    struct vbd_queue_counters last[XEN_VBD_QUEUES_MAX];
+    unsigned nr = v->nr_connections;
+
+    memset(last, 0, sizeof(last));
+    if (v->remote && v->remote_started)
+        vbd_remote_stop(v->remote, last);
+    v->remote_started = false;
+    for (unsigned i = 0; i < nr; i++) {
+        if (v->connection[i].queue)
+            vbd_queue_stop(v->connection[i].queue, &last[i]);
+        last[i].ring.grants_held = 0;
+        vbd_counters_add(&v->past, &last[i]);
+    }
+}
+
 static void vbd_disconnect(void *arg)
 {
     struct xen_vbd *v = arg;
 
+    queues_stop(v);
     for (unsigned i = 0; i < v->nr_connections; i++)
         queue_disconnect(v, &v->connection[i]);
     v->nr_connections = 0;
@@ -109,11 +123,12 @@ static int ring_map(struct xen_vbd *v, struct vbd_connection *c, const char *dir
     return 0;
 }
 
+/* Takes what the guest gives for one queue, and fills *q but for the name. */
 static int queue_connect(struct xen_vbd *v, unsigned index, const struct vbd_abi *abi,
-                         bool has_order, struct err *e)
+                         bool has_order, struct vbd_queue_params *q, struct err *e)
 {
     struct vbd_connection *c = &v->connection[index];
-    char dir[32] = "", key[64], name[32];
+    char dir[32] = "", key[64];
     uint32_t port;
     int rc;
 
@@ -130,8 +145,7 @@ static int queue_connect(struct xen_vbd *v, unsigned index, const struct vbd_abi
     if (rc)
         return rc;
     c->bound = true;
-    snprintf(name, sizeof(name), "%.8s-q%u", v->vdev, index);
-    return vbd_queue_start(&(struct vbd_queue_params){
+    *q = (struct vbd_queue_params){
         .disk = v->disk,
         .ring = {
             .abi = abi, .pages = c->page, .nr_pages = c->nr_pages,
@@ -140,8 +154,27 @@ static int queue_connect(struct xen_vbd *v, unsigned index, const struct vbd_abi
         .port = &c->port,
         .poll_max_ns = v->params.poll_max_ns,
         .fault_fd = v->fault_fd,
-        .name = name,
-    }, &c->queue, e);
+        .name = v->vdev,
+    };
+    return 0;
+}
+
+static int queues_start(struct xen_vbd *v, struct vbd_queue_params *q, unsigned nr, struct err *e)
+{
+    char name[32];
+    int rc = 0;
+
+    if (v->remote) {
+        rc = vbd_remote_start(v->remote, q, nr, e);
+        v->remote_started = !rc;
+        return rc;
+    }
+    for (unsigned i = 0; i < nr && !rc; i++) {
+        snprintf(name, sizeof(name), "%.8s-q%u", v->vdev, i);
+        q[i].name = name;
+        rc = vbd_queue_start(&q[i], &v->connection[i].queue, e);
+    }
+    return rc;
 }
 
 /* A number the frontend may leave out. */
@@ -173,6 +206,7 @@ static int abi_read(struct xen_vbd *v, const struct vbd_abi **abi, struct err *e
 static int vbd_connect(void *arg, struct err *e)
 {
     struct xen_vbd *v = arg;
+    struct vbd_queue_params q[XEN_VBD_QUEUES_MAX];
     uint32_t nr_queues, order = 0, persistent;
     const struct vbd_abi *abi;
     int rc, has_order;
@@ -191,13 +225,15 @@ static int vbd_connect(void *arg, struct err *e)
     v->agreed.nr_ring_pages = 1u << order;
     v->agreed.nr_ring_requests = vbd_ring_nr_entries(abi, v->agreed.nr_ring_pages);
     v->agreed.persistent = persistent && v->params.persistent;
-    for (unsigned i = 0; i < nr_queues; i++) {
+    for (unsigned i = 0; i < nr_queues && !rc; i++) {
         v->nr_connections = i + 1;
-        rc = queue_connect(v, i, abi, !has_order, e);
-        if (rc) {
-            vbd_disconnect(v);
-            return rc;
-        }
+        rc = queue_connect(v, i, abi, !has_order, &q[i], e);
+    }
+    if (!rc)
+        rc = queues_start(v, q, nr_queues, e);
+    if (rc) {
+        vbd_disconnect(v);
+        return rc;
     }
     v->agreed.connected = true;
     log_info("%s: connected, queues %u, ring pages %u each, persistent grants %s, indirect "
@@ -229,15 +265,59 @@ static void fault_seen(void *arg, uint32_t events)
         return;
     for (unsigned i = 0; i < v->nr_connections; i++) {
         struct vbd_connection *c = &v->connection[i];
-        const char *fault = c->queue ? vbd_queue_fault(c->queue) : NULL;
-        char text[256];
+        char fault[VBD_RECORD_FAULT_BYTES] = "", text[256];
 
-        if (!fault || c->fault_told)
+        if (v->remote_started)
+            vbd_remote_fault(v->remote, i, fault);
+        else if (c->queue && vbd_queue_fault(c->queue))
+            snprintf(fault, sizeof(fault), "%s", vbd_queue_fault(c->queue));
+        if (!fault[0] || c->fault_told)
             continue;
         c->fault_told = true;
         snprintf(text, sizeof(text), "%s: queue %u stopped: %s", v->vdev, i, fault);
         xenbus_back_error(v->bus, text);
     }
+}
+
+/* ---- a process of its own ---- */
+
+static void remote_changed(void *arg, pid_t pid, unsigned nr_deaths, const char *given_up)
+{
+    struct xen_vbd *v = arg;
+    char text[16];
+
+    snprintf(text, sizeof(text), "%d", (int)pid);
+    xenbus_back_note(v->bus, "process", text);
+    snprintf(text, sizeof(text), "%u", nr_deaths);
+    xenbus_back_note(v->bus, "process-deaths", text);
+    if (given_up)
+        xenbus_back_error(v->bus, given_up);
+}
+
+/* The disk is opened here to be claimed, described and shared; the filters are the other
+ * process's alone. */
+static int disk_open(struct xen_vbd *v, struct err *e)
+{
+    struct blk_spec *spec = &v->params.disk, bare;
+
+    if (!v->params.apart.spawn)
+        return blk_disk_open(spec, &v->disk, e);
+    v->driver = strdup(spec->driver);
+    v->filters = strdup(spec->filters ? spec->filters : "");
+    if (!v->driver || !v->filters)
+        return err_set(e, ENOMEM, "out of memory");
+    spec->driver = v->driver;
+    spec->filters = v->filters;
+    bare = *spec;
+    bare.filters = NULL;
+    bare.to_share = true;
+    if (blk_disk_judge_apart(spec, e) || blk_disk_open(&bare, &v->disk, e))
+        return -e->code;
+    return vbd_remote_create(&(struct vbd_remote_params){
+        .loop = v->params.loop, .name = v->vdev, .spec = spec, .disk = v->disk,
+        .grants = v->params.grants, .fault_fd = v->fault_fd, .spawn = v->params.apart,
+        .changed = remote_changed, .arg = v,
+    }, &v->remote, e);
 }
 
 /* ---- creation ---- */
@@ -344,11 +424,6 @@ int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct 
     v->agreed.max_indirect_segments = VBD_SEGMENTS_MAX;
     v->fault_fd = -1;
     snprintf(v->vdev, sizeof(v->vdev), "%s", p->vdev);
-    rc = blk_disk_open(&p->disk, &v->disk, e);
-    if (rc)
-        goto fail;
-    if (blk_disk_props(v->disk)->max_queues)
-        v->params.max_queues = min_of(p->max_queues, blk_disk_props(v->disk)->max_queues);
     v->fault_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (v->fault_fd >= 0)
         v->fault_watch = loop_fd_add(p->loop, v->fault_fd, EPOLLIN, fault_seen, v);
@@ -356,6 +431,11 @@ int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct 
         rc = err_set(e, errno, "%s: no event descriptor: %s", v->vdev, strerror(errno));
         goto fail;
     }
+    rc = disk_open(v, e);
+    if (rc)
+        goto fail;
+    if (blk_disk_props(v->disk)->max_queues)
+        v->params.max_queues = min_of(p->max_queues, blk_disk_props(v->disk)->max_queues);
     rc = bus_create(v, e);
     if (rc)
         goto fail;
@@ -371,12 +451,24 @@ bool xen_vbd_close(struct xen_vbd *v)
     return xenbus_back_close(v->bus);
 }
 
+/* By whoever serves it, so that no request is judged by a size that is no more. */
+static int disk_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e)
+{
+    bool served = false;
+    int rc = v->remote ? vbd_remote_resize(v->remote, size_bytes, &served, e) : 0;
+
+    if (rc)
+        return rc;
+    /* where it has a size of its own, it is the same thing again; else the medium's is taken */
+    return blk_disk_resize(v->disk, served && blk_disk_share(v->disk) >= 0 ? 0 : size_bytes, e);
+}
+
 int xen_vbd_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e)
 {
     const struct blk_props *d = blk_disk_props(v->disk);
     uint64_t before = blk_props_nr_sectors(d);
     struct node_list l = { .nr = 0 };
-    int rc = blk_disk_resize(v->disk, size_bytes, e);
+    int rc = disk_resize(v, size_bytes, e);
 
     if (rc || blk_props_nr_sectors(d) == before)
         return rc;
@@ -395,7 +487,10 @@ void xen_vbd_destroy(struct xen_vbd *v)
         loop_fd_remove(v->fault_watch);
     if (v->fault_fd >= 0)
         close(v->fault_fd);
+    vbd_remote_free(v->remote);
     blk_disk_close(v->disk);
+    free(v->driver);
+    free(v->filters);
     free(v);
 }
 
@@ -463,8 +558,11 @@ void xen_vbd_counters(const struct xen_vbd *v, struct vbd_queue_counters *total)
 int xen_vbd_queue_counters(const struct xen_vbd *v, unsigned queue,
                            struct vbd_queue_counters *out)
 {
-    if (queue >= v->nr_connections || !v->connection[queue].queue)
+    if (queue >= v->nr_connections || !(v->connection[queue].queue || v->remote_started))
         return -ENOENT;
-    vbd_queue_counters(v->connection[queue].queue, out);
+    if (v->remote_started)
+        vbd_remote_counters(v->remote, queue, out);
+    else
+        vbd_queue_counters(v->connection[queue].queue, out);
     return 0;
 }
