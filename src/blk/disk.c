@@ -56,8 +56,8 @@ int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err
 
 static int apart_refuse(const char *kind, const char *name, struct err *e)
 {
-    return err_set(e, EOPNOTSUPP, "%s=%s cannot be served by a process of its own, which may be "
-                   "killed and started again: it keeps something in memory", kind, name);
+    return err_set(e, EOPNOTSUPP, "%s=%s does not go with a process of its own, which has neither "
+                   "files nor a network, and may be killed and begun anew", kind, name);
 }
 
 int blk_disk_judge_apart(const struct blk_spec *spec, struct err *e)

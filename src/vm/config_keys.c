@@ -6,7 +6,7 @@
 #include "base/types.h"
 
 static const char *const honoured[] = {
-    "builder", "cmdline", "disk", "extra", "kernel", "max_event_channels", "max_grant_frames",
+    "builder", "cmdline", "disk", "disk_backend", "extra", "kernel", "max_event_channels", "max_grant_frames",
     "max_grant_version", "max_queues", "maxmem", "maxvcpus", "memory", "name", "on_crash",
     "on_poweroff", "on_reboot", "on_soft_reset", "on_watchdog", "ramdisk", "ring", "root", "type",
     "uuid", "vcpus",

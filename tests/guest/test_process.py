@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""backend=process: a disk's engine in a process of its own, which may die at any time."""
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+from harness import Guest, Skip, need, wait_for
+
+SIZE_MIB = 64
+
+
+@contextlib.contextmanager
+def loop_device(image):
+    made = subprocess.run(["losetup", "--show", "-f", image], text=True, capture_output=True,
+                          check=False)
+    if made.returncode:
+        raise Skip(f"no loop device: {made.stderr.strip()}")
+    try:
+        yield made.stdout.strip()
+    finally:
+        subprocess.run(["losetup", "-d", made.stdout.strip()], check=False)
+
+
+def node(world, guest, name, vdev=51712):
+    return world.store("xenstore-read",
+                       f"/local/domain/0/backend/vbd/{guest.domid}/{vdev}/{name}").strip()
+
+
+def process_of(world, guest, other_than=0):
+    """The process that serves xvda, by now another than that one."""
+    def probe():
+        pid = int(node(world, guest, "process"))
+        return pid if pid not in (0, other_than) else None
+    return wait_for("a process for the disk", probe)
+
+
+def status_of(pid):
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: rest.split() for key, _, rest in (line.partition(":") for line in lines)}
+
+
+def is_gone(pid):
+    try:
+        return "Z" in status_of(pid)["State"]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def guest_pid(world, guest):
+    """The guest's own process is who started the disk's."""
+    return int(status_of(process_of(world, guest))["PPid"][0])
+
+
+def verify(runtime_s, jobs=2):
+    """fio writes, and reads what it has written, all the time."""
+    return f"""
+tools xvdz
+disk xvda
+echo @@ there
+fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite \\
+    --bsrange=512-64k --numjobs={jobs} --offset_increment={SIZE_MIB // jobs}m \\
+    --size={SIZE_MIB // jobs}m --time_based --runtime={runtime_s} --allow_file_create=0 \\
+    --serialize_overlap=1 --verify=crc32c --verify_fatal=1 --verify_backlog=64 \\
+    >/tmp/fio 2>&1
+status=$?
+[ $status = 0 ] || cat /tmp/fio
+echo "@@ fio $status"
+"""
+
+
+def test_it_is_confined(world):
+    image = world.image("disk", SIZE_MIB)
+    guest = Guest(world, "disk xvda; echo @@ there; sleep 600",
+                  disks=[f"{image},raw,xvda,w,backend=process"]).create()
+    guest.expect(r"^@@ there")
+    pid = process_of(world, guest)
+    status = status_of(pid)
+    need(status["Seccomp"] == ["2"] and status["NoNewPrivs"] == ["1"], f"it is not: {status}")
+    need(status["CapEff"] == status["CapPrm"] == ["0" * 16], f"capabilities: {status}")
+    need(all(id != "0" for id in status["Uid"] + status["Gid"]), f"it is root: {status}")
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        text = pathlib.Path(f"/proc/{pid}/task/{tid}/status").read_text()
+        need("Seccomp:\t2" in text, f"thread {tid} is not confined")
+    root = os.readlink(f"/proc/{pid}/root")
+    need(not os.listdir(f"/proc/{pid}/root/"), f"its root {root} is not empty")
+    for space in ("net", "mnt", "ipc"):
+        need(os.readlink(f"/proc/{pid}/ns/{space}") != os.readlink(f"/proc/self/ns/{space}"),
+             f"it is in the host's {space} namespace")
+    world.xl("destroy", "guest")
+    wait_for("its end", lambda: is_gone(pid))
+
+
+def killed_under_load(world, disk, kills, seed, **keys):
+    """Kills the disk's process so many times while fio verifies."""
+    guest = Guest(world, verify(runtime_s=kills * 1.5), vcpus=2, memory=512, tools=True,
+                  words="xen_blkfront.max_queues=2", disks=[f"{disk},backend=process"],
+                  **keys).create()
+    guest.expect(r"^@@ there")
+    rng = random.Random(seed)
+    pids = [process_of(world, guest)]
+    for _ in range(kills):
+        time.sleep(rng.random())
+        os.kill(pids[-1], signal.SIGKILL)
+        pids.append(process_of(world, guest, pids[-1]))
+    need(node(world, guest, "process-deaths") == str(kills), "deaths are counted wrongly")
+    need("@@ fio" not in guest.console(), "fio ended before the last death")
+    need(guest.expect(r"^@@ fio (\d+)").group(1) == "0", f"fio: {guest.last_words()}")
+    guest.finished()
+    wait_for("the end of all of them", lambda: all(map(is_gone, pids)))
+
+
+def test_killing_it_under_load_loses_nothing(world):
+    image = world.image("disk", SIZE_MIB)
+    killed_under_load(world, f"{image},raw,xvda,w", 20, 1)
+
+
+def test_killing_it_while_the_kernel_works_for_it_loses_nothing(world):
+    """A block device, with direct I/O: what was asked for goes on when the process is dead."""
+    image = world.image("disk", SIZE_MIB)
+    with loop_device(image) as loop:
+        killed_under_load(world, f"{loop},raw,xvda,w,persistent-grants", 20, 2)
