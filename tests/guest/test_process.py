@@ -123,3 +123,88 @@ def test_killing_it_while_the_kernel_works_for_it_loses_nothing(world):
     image = world.image("disk", SIZE_MIB)
     with loop_device(image) as loop:
         killed_under_load(world, f"{loop},raw,xvda,w,persistent-grants", 20, 2)
+
+
+def test_what_dies_again_and_again_is_given_up(world):
+    """Then requests fail, the operator is told, and the disk can be taken away and given back."""
+    image = world.image("disk", 8)
+    script = """
+disk xvda
+echo @@ there
+while dd if=/dev/xvda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null; do usleep 1000; done
+echo @@ refused
+while [ -b /dev/xvda ]; do usleep 10000; done
+disk xvda
+dd if=/dev/xvda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null && echo @@ read
+"""
+    line = f"{image},raw,xvda,w,backend=process"
+    guest = Guest(world, script, disks=[line]).create()
+    guest.expect(r"^@@ there")
+    pid = process_of(world, guest)
+    for _ in range(31):
+        os.kill(pid, signal.SIGKILL)
+        pid = process_of(world, guest, pid)
+    os.kill(pid, signal.SIGKILL)
+    guest.expect(r"^@@ refused")
+    need("died 32 times" in node(world, guest, "error"), "the operator is not told")
+    need(node(world, guest, "process") == "0", "there is one")
+    world.xl("block-detach", "guest", "xvda")
+    world.xl("block-attach", "guest", line)
+    guest.expect(r"^@@ read")
+    guest.finished()
+
+
+def test_it_goes_with_the_guests_process(world):
+    """However that ends; and the image is free then."""
+    image = world.image("disk", SIZE_MIB)
+    for end in ("destroy", "kill", "stopped"):
+        guest = Guest(world, "disk xvda; echo @@ there; cat /dev/xvda >/dev/null; read x",
+                      name=end, disks=[f"{image},raw,xvda,w,backend=process"]).create()
+        guest.expect(r"^@@ there")
+        pid = process_of(world, guest)
+        if end == "stopped":        # it neither answers nor ends by itself
+            os.kill(pid, signal.SIGSTOP)
+        if end == "kill":
+            os.kill(int(status_of(pid)["PPid"][0]), signal.SIGKILL)
+        else:
+            world.xl("destroy", end)
+        wait_for("its end", lambda: is_gone(pid))
+        subprocess.run(["flock", "-xn", image, "true"], check=True)
+
+
+def test_disks_of_other_kinds_live_on(world):
+    """Memory keeps what it had, a limit goes on, another size is one for good."""
+    image = world.image("disk", 8)
+    script = """
+disk xvda; disk xvdb; disk xvdc
+echo @@ there
+dd if=/dev/urandom of=/dev/xvda bs=1M count=8 oflag=direct 2>/dev/null
+a=$(sha256sum </dev/xvda)
+blkdiscard -o 1M -l 1M /dev/xvda
+cp /dev/xvda /tmp/before
+echo @@ written
+disk xvdd
+echo 3 >/proc/sys/vm/drop_caches
+cmp /dev/xvda /tmp/before && [ "$a" != "$(sha256sum </dev/xvda)" ] && echo @@ whole
+until [ $(blockdev --getsize64 /dev/xvdb) = $((16 << 20)) ]; do usleep 10000; done
+dd if=/dev/zero of=/dev/xvdb bs=1M seek=15 count=1 oflag=direct 2>/dev/null && echo @@ grown
+t=$(date +%s)
+dd if=/dev/xvdc of=/dev/null bs=4k count=150 iflag=direct 2>/dev/null
+echo @@ took $(($(date +%s) - t))
+"""
+    disks = ["driver=ram,size=8M,vdev=xvda", f"{image},raw,xvdb,w",
+             "driver=null,size=8M,vdev=xvdc,filter=qos:iops=50"]
+    guest = Guest(world, script, disks=disks, disk_backend="process").create()
+    guest.expect(r"^@@ written")
+    for vdev in (51712, 51728, 51744):
+        pid = int(node(world, guest, "process", vdev))
+        os.kill(pid, signal.SIGKILL)
+        wait_for("another", lambda: int(node(world, guest, "process", vdev)) not in (0, pid))
+    world.xl("block-attach", "guest", "driver=null,size=8M,vdev=xvdd,backend=Domain-0")
+    guest.expect(r"^@@ whole")
+    world.xl("block-resize", "guest", "xvdb", "16M")
+    need(os.stat(image).st_size == 16 << 20, "the image is not larger")
+    guest.expect(r"^@@ grown")
+    took = int(guest.expect(r"^@@ took (\d+)").group(1))
+    need(2 <= took <= 6, f"150 requests took {took} s")
+    guest.finished()
