@@ -18,12 +18,12 @@
 #include "dev/xen_vbd_wire.h"
 
 #define ANSWER_S       10       /* to be begun, or resized */
-#define STOP_S         60       /* to answer what is in flight */
+#define STOP_S         20       /* to answer what is in flight */
 #define DEATHS_MAX     32u      /* within DEATHS_NS */
 #define DEATHS_NS      60000000000ull
 #define DEATHS_AT_ONCE 4u       /* after more of them there is a pause, which doubles ... */
 #define PAUSE_MIN_NS   10000000u
-#define PAUSE_MAX_NS   1000000000u      /* up to this */
+#define PAUSE_MAX_NS   250000000u       /* up to this */
 
 enum remote_state { REMOTE_IDLE, REMOTE_RUNNING, REMOTE_DYING, REMOTE_PAUSED, REMOTE_GIVEN_UP };
 
@@ -500,7 +500,8 @@ static bool process_stop(struct vbd_remote *r)
     message(r, VBD_WIRE_STOP);
     rc = ask(r, NULL, 0, STOP_S, &e);
     if (rc) {
-        log_warning("%s: process %d was killed: %s", r->p.name, (int)r->pid, e.text);
+        log_warning("%s: process %d leaves requests to be refused: %s", r->p.name, (int)r->pid,
+                    e.text);
         kill(r->pid, SIGKILL);
     }
     socket_close(r);    /* which is what it ends by */

@@ -177,8 +177,8 @@ static int judge_apart(const struct vm_config *c, const struct vm_disk *d, struc
 
     if (!vm_config_disk_apart(c, d) || !blk_disk_judge_apart(&spec, &why))
         return 0;
-    return err_set(e, why.code, "%s: %s=\"process\": %s", d->vdev,
-                   d->backend ? "backend" : "disk_backend", why.text);
+    return err_set(e, why.code, "%s: %s: %s", d->vdev, d->backend
+                   ? "backend=" BACKEND_PROCESS : "disk_backend=\"" BACKEND_PROCESS "\"", why.text);
 }
 
 static int refuse_twice(const struct vm_config *c, const struct vm_disk *d, struct err *e)
