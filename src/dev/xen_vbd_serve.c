@@ -66,6 +66,7 @@ static int disk_take(struct serve *s, struct vbd_wire_disk *d, int *fds, unsigne
                      struct vbd_wire_answer *a, struct err *e)
 {
     unsigned at = 2 + d->nr_regions;
+    char title[16];
     int rc;
 
     if (s->disk || d->nr_regions > GUEST_MEM_REGIONS_MAX || *nr_fds != at + (d->has_fd != 0))
@@ -86,6 +87,8 @@ static int disk_take(struct serve *s, struct vbd_wire_disk *d, int *fds, unsigne
         .readonly = d->readonly, .shared_write = d->shared_write, .no_discard = d->no_discard,
         .no_direct = d->no_direct, .handed = &s->handed,
     }, &s->disk, e);
+    snprintf(title, sizeof(title), "disk-%.8s", s->name);
+    prctl(PR_SET_NAME, title);      /* which its threads inherit */
     if (!rc)
         rc = s->ops->confine(s->ops->arg, a->text, sizeof(a->text), e);
     if (rc)

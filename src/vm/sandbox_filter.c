@@ -3,8 +3,9 @@
  * call, some more for one of whose arguments something is asked.  The table begins with what
  * serving a disk does all the time, since the program is run from the top for each call.
  *
- * io_uring does without these calls what it is asked for, opening files and sockets included;
- * that is what the empty root, the empty network namespace and nobody's identity are for. */
+ * io_uring does without these calls what it is asked for.  So the rings of such a process are
+ * restricted to what a disk takes (blk/driver_file.c), and no others can be made when it is
+ * sealed. */
 #include "vm/sandbox_filter.h"
 
 #include <errno.h>
