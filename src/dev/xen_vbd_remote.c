@@ -72,6 +72,15 @@ void vbd_remote_free(struct vbd_remote *r)
 
 /* ---- talking ---- */
 
+/* What another process says, for a log that a terminal may show. */
+static void text_clean(char *text, size_t size)
+{
+    text[size - 1] = 0;
+    for (char *c = text; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+}
+
 static int answer_wait(struct vbd_remote *r, unsigned seconds, struct err *e)
 {
     struct timeval tv = { .tv_sec = seconds };
@@ -88,12 +97,12 @@ static int answer_wait(struct vbd_remote *r, unsigned seconds, struct err *e)
     if (rc)
         return err_set(e, -rc, "%s", rc == -EPIPE ? "the process has died" :
                        rc == -EAGAIN ? "the process does not answer" : strerror(-rc));
-    a->text[sizeof(a->text) - 1] = 0;
+    text_clean(a->text, sizeof(a->text));
     return a->rc > 0 ? err_set(e, EPROTO, "the process answers nonsense")
            : a->rc ? err_set(e, -a->rc, "%s", a->text) : 0;
 }
 
-/* Sends r->message, which becomes the answer. */
+/* Sends r->message, which becomes the answer; it does not when the process has died. */
 static int ask(struct vbd_remote *r, const int *fds, unsigned nr_fds, unsigned seconds,
                struct err *e)
 {
@@ -207,6 +216,7 @@ static void socket_close(struct vbd_remote *r)
 static void remains_wait(struct vbd_remote *r)
 {
     struct pollfd keep = { .fd = r->keep_fd, .events = POLLIN };
+    int status = 0;
 
     loop_fd_remove(r->keep_watch);
     r->keep_watch = NULL;
@@ -214,8 +224,12 @@ static void remains_wait(struct vbd_remote *r)
         ;
     close(r->keep_fd);
     r->keep_fd = -1;
-    while (r->pid > 0 && waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
+    while (r->pid > 0 && waitpid(r->pid, &status, 0) < 0 && errno == EINTR)
         ;
+    /* a system call that it should not make is one of them (SIGSYS) */
+    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+        log_warning("%s: process %d was ended by signal %d (%s)", r->p.name, (int)r->pid,
+                    WTERMSIG(status), strsignal(WTERMSIG(status)));
     r->pid = 0;
 }
 
@@ -477,6 +491,12 @@ int vbd_remote_start(struct vbd_remote *r, const struct vbd_queue_params *queues
     r->told_how = false;
     if (!rc)
         rc = process_begin(r, e);
+    if (rc && r->pid > 0 && r->message.op != VBD_WIRE_ANSWER) {
+        /* it has not refused, but died, as it may at any time */
+        death_note(r);
+        err_clear(e);
+        rc = 0;
+    }
     if (!rc) {
         changed(r, NULL);
         return 0;

@@ -20,6 +20,7 @@ struct shared {
 struct spawning {
     int error;                  /* -errno: there is none */
     bool refuses;               /* it cannot be confined */
+    bool dies;                  /* before it has begun */
     unsigned nr;
     pid_t pid;                  /* the last one */
 };
@@ -28,6 +29,8 @@ static int confine(void *arg, char *how, size_t size, struct err *e)
 {
     const struct spawning *s = arg;
 
+    if (s->dies)
+        raise(signal(SIGSYS, SIG_DFL) == SIG_ERR ? SIGKILL : SIGSYS);
     snprintf(how, size, "not at all");
     return s->refuses ? err_set(e, EPERM, "no filter") : 0;
 }
@@ -321,6 +324,22 @@ static void no_process_is_no_connection(void **state)
     end(f, s, 1);
 }
 
+static void one_that_dies_early_is_followed_too(void **state)
+{
+    struct fixture *f = *state;
+    struct spawning *s = begin_filtered(f, "file", NULL);
+
+    s->dies = true;
+    connect_queues(f, 1, 0);
+    requests_put(f, BLKIF_OP_WRITE, REQUESTS);
+    wait_for_another(f, s, 3);
+    s->dies = false;
+    wait_for_another(f, s, 4);
+    answers_take(f, REQUESTS, BLKIF_RSP_OKAY);
+    expect(f, BACK, "process-deaths", "3");
+    end(f, s, 1);
+}
+
 static void sizes_are_changed_by_it_or_without_it(void **state)
 {
     struct fixture *f = *state;
@@ -403,6 +422,7 @@ int main(void)
         TEST(too_many_deaths_are_the_end),
         TEST(a_guest_may_go_while_it_is_dead),
         TEST(no_process_is_no_connection),
+        TEST(one_that_dies_early_is_followed_too),
         TEST(sizes_are_changed_by_it_or_without_it),
         TEST(a_ring_it_has_stopped_stays_so),
         TEST(what_keeps_something_in_memory_is_refused),
