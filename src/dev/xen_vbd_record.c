@@ -78,11 +78,11 @@ int vbd_record_adopt(const struct vbd_record *r, uint32_t *rsp_prod, struct gntt
         store_release(&head->started, 1);
         return 0;
     }
+    grants_settle(r, grants);
     shown = head->rsp_publishing;
     if ((uint32_t)(shown - head->rsp_published) > r->nr_entries ||
         (uint32_t)(head->req_cons - shown) > r->nr_entries)
         return -EPROTO;
-    grants_settle(r, grants);
     store_release(rsp_prod, shown);
     for (uint32_t i = 0; i < r->nr_entries; i++) {
         struct vbd_record_slot *s = &r->slot[i];

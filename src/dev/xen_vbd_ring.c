@@ -108,12 +108,11 @@ static void record_holds(struct vbd_ring *r, const struct vbd_slot *slot)
 }
 
 /* Goes on where the last one ended. */
-static void record_open(struct vbd_ring *r, const struct vbd_record *record,
-                        struct gnttab_host *grants)
+static void record_open(struct vbd_ring *r, struct gnttab_host *grants)
 {
+    const struct vbd_record *record = &r->record;
     struct vbd_record_head *head = record->head;
 
-    r->record = *record;
     if (vbd_record_adopt(record, &sring(r)->rsp_prod, grants, &r->left)) {
         r->left.nr = 0;
         r->fault = "the record of the requests is damaged";
@@ -168,12 +167,12 @@ static size_t holds_size_bytes(const struct vbd_ring *r)
     return (size_t)r->nr_entries * VBD_SEGMENTS_MAX * sizeof(*r->hold);
 }
 
-static int holds_init(struct vbd_ring *r, const struct vbd_record *record)
+static int holds_init(struct vbd_ring *r)
 {
     void *at;
 
-    if (record) {
-        r->hold = record->hold;
+    if (r->record.head) {
+        r->hold = r->record.hold;
         return 0;
     }
     /* mmap: what is not used takes no memory, and few requests are of full length */
@@ -199,15 +198,17 @@ int vbd_ring_init(struct vbd_ring *r, const struct vbd_ring_params *p)
     r->slot = calloc(r->nr_entries, sizeof(*r->slot));
     if (!r->slot)
         return -ENOMEM;
-    if (holds_init(r, p->record) ||
-        vbd_grants_init(&r->grants, p->grants, p->persistent, p->record ? p->record->kept : NULL)) {
+    if (p->record)
+        r->record = *p->record;
+    if (holds_init(r) ||
+        vbd_grants_init(&r->grants, p->grants, p->persistent, r->record.kept)) {
         holds_free(r);
         free(r->slot);
         return -ENOMEM;
     }
     r->rsp_prod = r->rsp_published = r->req_cons = load_relaxed(&sring(r)->rsp_prod);
     if (p->record)
-        record_open(r, p->record, p->grants);
+        record_open(r, p->grants);
     return 0;
 }
 
@@ -498,7 +499,7 @@ unsigned vbd_ring_take(struct vbd_ring *r, unsigned max)
 {
     /* pairs with the frontend's barrier between slots and req_prod */
     uint32_t prod = load_acquire(&sring(r)->req_prod);
-    unsigned nr = left_take(r, max);
+    unsigned left = left_take(r, max), nr = left;
 
     if (unlikely(r->fault || r->closed)) {
         barrier_holds(r);       /* one taken before still gets its answer */
@@ -516,7 +517,7 @@ unsigned vbd_ring_take(struct vbd_ring *r, unsigned max)
         request_take(r, &in, record);
     }
     if (nr) {
-        store_relaxed(&r->counters.requests, r->counters.requests + nr);
+        store_relaxed(&r->counters.requests, r->counters.requests + nr - left);
         store_relaxed(&r->counters.grants_held, (uint64_t)r->grants.nr_held);
     }
     barrier_holds(r);           /* the last one taken may start at once */
