@@ -2,7 +2,6 @@
 #include "dev/xen_vbd.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dev/xen_vbd_nodes.h"
 #include "dev/xenbus.h"
 
 /* event channel ports of a guest, FIFO ABI */
@@ -322,79 +322,14 @@ static int disk_open(struct xen_vbd *v, struct err *e)
 
 /* ---- creation ---- */
 
-#define BACK_NODES_MAX 32
-
-struct node_list {
-    struct xenbus_node node[BACK_NODES_MAX];
-    unsigned nr;
-};
-
-static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
-{
-    struct xenbus_node *n = &l->node[l->nr++];
-    va_list ap;
-
-    n->key = key;
-    va_start(ap, fmt);
-    vsnprintf(n->value, sizeof(n->value), fmt, ap);
-    va_end(ap);
-}
-
-/* Those that xen_vbd_resize() changes. */
-static void size_nodes(const struct xen_vbd *v, struct node_list *l)
-{
-    const struct blk_props *d = blk_disk_props(v->disk);
-
-    node_add(l, "sectors", "%llu", (unsigned long long)blk_props_nr_sectors(d));
-    node_add(l, "physical-sector-size", "%u", d->physical_block_bytes);
-}
-
-static void back_nodes(const struct xen_vbd *v, struct node_list *l)
-{
-    const struct xen_vbd_params *p = &v->params;
-    const struct blk_props *d = blk_disk_props(v->disk);
-
-    node_add(l, "dev", "%s", v->vdev);
-    node_add(l, "type", "%s", d->block_device ? "phy" : "file");
-    node_add(l, "params", "%s", p->disk.path ? p->disk.path : "");
-    node_add(l, "mode", "%s", d->readonly ? "r" : "w");
-    node_add(l, "device-type", "%s", p->cdrom ? "cdrom" : "disk");
-    node_add(l, "removable", "%d", p->cdrom);
-    node_add(l, "bootable", "%d", p->bootable);
-    node_add(l, "discard-enable", "%d", !p->disk.no_discard);
-
-    /* Always in units of 512 bytes: blkif.h warns of frontends that cannot do
-     * otherwise, Linux's among them. */
-    node_add(l, "sector-size", "%u", BLK_SECTOR_BYTES);
-    size_nodes(v, l);
-    node_add(l, "info", "%u", (d->readonly ? VDISK_READONLY : 0) |
-                              (p->cdrom ? VDISK_CDROM | VDISK_REMOVABLE : 0));
-
-    node_add(l, "feature-flush-cache", "%d", d->can_flush);
-    node_add(l, "feature-barrier", "%d", d->can_flush);
-    node_add(l, "feature-discard", "%d", d->can_discard);
-    if (d->can_discard) {
-        node_add(l, "discard-granularity", "%u", d->discard_granularity_bytes);
-        node_add(l, "discard-alignment", "%u", d->discard_alignment_bytes);
-        node_add(l, "discard-secure", "0");
-    }
-    node_add(l, "feature-persistent", "%d", p->persistent);
-    node_add(l, "feature-max-indirect-segments", "%u", VBD_SEGMENTS_MAX);
-    node_add(l, "max-ring-page-order", "%u", VBD_RING_ORDER_MAX);
-    node_add(l, "multi-queue-max-queues", "%u", p->max_queues);
-}
-
 static int bus_create(struct xen_vbd *v, struct err *e)
 {
     struct xenbus_node front[] = { { "virtual-device", "" }, { "device-type", "" } };
-    struct node_list back = { .nr = 0 };
+    struct vbd_nodes back = { .nr = 0 };
 
     snprintf(front[0].value, sizeof(front[0].value), "%u", v->params.vdev_number);
     snprintf(front[1].value, sizeof(front[1].value), "%s", v->params.cdrom ? "cdrom" : "disk");
-    back_nodes(v, &back);
+    vbd_nodes_fill(&back, &v->params, v->vdev, blk_disk_props(v->disk));
     return xenbus_back_create(&(struct xenbus_back_params){
         .xs = v->params.xs,
         .domid = v->params.domid,
@@ -467,12 +402,12 @@ int xen_vbd_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e)
 {
     const struct blk_props *d = blk_disk_props(v->disk);
     uint64_t before = blk_props_nr_sectors(d);
-    struct node_list l = { .nr = 0 };
+    struct vbd_nodes l = { .nr = 0 };
     int rc = disk_resize(v, size_bytes, e);
 
     if (rc || blk_props_nr_sectors(d) == before)
         return rc;
-    size_nodes(v, &l);
+    vbd_nodes_size(&l, d);
     log_info("%s: resized from %llu sectors to %llu", v->vdev, (unsigned long long)before,
              (unsigned long long)blk_props_nr_sectors(d));
     return xenbus_back_update(v->bus, l.node, l.nr, e);
