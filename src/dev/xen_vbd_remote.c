@@ -45,6 +45,7 @@ struct vbd_remote {
     struct loop_fd *keep_watch;
     struct loop_timer *pause;
     bool told_how;
+    bool silent;                /* it did not answer what it was asked last */
     unsigned nr_deaths;         /* since vbd_remote_start() */
     uint64_t death_ns[DEATHS_MAX];      /* the last ones, nr_deaths % DEATHS_MAX the oldest */
     struct blk_disk *dead;      /* what is given up is served from it */
@@ -94,6 +95,7 @@ static int answer_wait(struct vbd_remote *r, unsigned seconds, struct err *e)
         rc = -EPROTO;
     while (nr_fds)
         close(fds[--nr_fds]);
+    r->silent = rc != 0;
     if (rc)
         return err_set(e, -rc, "%s", rc == -EPIPE ? "the process has died" :
                        rc == -EAGAIN ? "the process does not answer" : strerror(-rc));
@@ -102,12 +104,13 @@ static int answer_wait(struct vbd_remote *r, unsigned seconds, struct err *e)
            : a->rc ? err_set(e, -a->rc, "%s", a->text) : 0;
 }
 
-/* Sends r->message, which becomes the answer; it does not when the process has died. */
+/* Sends r->message, which becomes the answer. */
 static int ask(struct vbd_remote *r, const int *fds, unsigned nr_fds, unsigned seconds,
                struct err *e)
 {
     int rc = vbd_wire_send(r->socket, &r->message, fds, nr_fds);
 
+    r->silent = rc != 0;
     return rc ? err_set(e, -rc, "the process cannot be told: %s", strerror(-rc))
               : answer_wait(r, seconds, e);
 }
@@ -270,8 +273,10 @@ static int process_talk(struct vbd_remote *r, int keep_theirs, struct err *e)
 /* 0, or -errno with a process that is DYING, or none. */
 static int process_begin(struct vbd_remote *r, struct err *e)
 {
-    int theirs = -1, keep_theirs = -1, rc = sockets_make(r, &theirs, &keep_theirs, e);
+    int theirs = -1, keep_theirs = -1, rc;
 
+    r->silent = false;
+    rc = sockets_make(r, &theirs, &keep_theirs, e);
     if (rc)
         return rc;
     rc = r->p.spawn.spawn(r->p.spawn.arg, theirs, &r->pid);
@@ -487,12 +492,12 @@ int vbd_remote_start(struct vbd_remote *r, const struct vbd_queue_params *queues
 {
     int rc = queues_make(r, queues, nr, e);
 
+    r->silent = false;
     r->nr_deaths = 0;
     r->told_how = false;
     if (!rc)
         rc = process_begin(r, e);
-    if (rc && r->pid > 0 && r->message.op != VBD_WIRE_ANSWER) {
-        /* it has not refused, but died, as it may at any time */
+    if (rc && r->silent) {      /* it has not refused, but died, as it may at any time */
         death_note(r);
         err_clear(e);
         rc = 0;
@@ -555,7 +560,7 @@ int vbd_remote_resize(struct vbd_remote *r, uint64_t size_bytes, bool *served, s
         return 0;
     message(r, VBD_WIRE_RESIZE)->size_bytes = size_bytes;
     rc = ask(r, NULL, 0, ANSWER_S, &why);
-    if (rc && r->message.op != VBD_WIRE_ANSWER) {
+    if (rc && r->silent) {
         process_died(r, "does not answer");
         *served = false;
         return 0;

@@ -50,9 +50,12 @@ def is_gone(pid):
         return True
 
 
-def guest_pid(world, guest):
-    """The guest's own process is who started the disk's."""
-    return int(status_of(process_of(world, guest))["PPid"][0])
+def parent_of(pid):
+    return int(status_of(pid)["PPid"][0])
+
+
+def nr_descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def verify(runtime_s, jobs=2):
@@ -102,11 +105,14 @@ def killed_under_load(world, disk, kills, seed, **keys):
     guest.expect(r"^@@ there")
     rng = random.Random(seed)
     pids = [process_of(world, guest)]
+    parent = parent_of(pids[0])
+    held = nr_descriptors(parent)
     for _ in range(kills):
         time.sleep(rng.random())
         os.kill(pids[-1], signal.SIGKILL)
         pids.append(process_of(world, guest, pids[-1]))
     need(node(world, guest, "process-deaths") == str(kills), "deaths are counted wrongly")
+    need(nr_descriptors(parent) == held, "descriptors are left behind")
     need("@@ fio" not in guest.console(), "fio ended before the last death")
     need(guest.expect(r"^@@ fio (\d+)").group(1) == "0", f"fio: {guest.last_words()}")
     guest.finished()
@@ -165,7 +171,7 @@ def test_it_goes_with_the_guests_process(world):
         if end == "stopped":        # it neither answers nor ends by itself
             os.kill(pid, signal.SIGSTOP)
         if end == "kill":
-            os.kill(int(status_of(pid)["PPid"][0]), signal.SIGKILL)
+            os.kill(parent_of(pid), signal.SIGKILL)
         else:
             world.xl("destroy", end)
         wait_for("its end", lambda: is_gone(pid))
