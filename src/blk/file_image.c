@@ -167,7 +167,8 @@ static int image_open(const struct blk_spec *spec, struct file_image *img,
     int rc;
 
     *img = (struct file_image){
-        .claim_fd = -1, .handed = spec->handed, .keep_fd = spec->handed ? spec->handed->keep_fd : -1,
+        .claim_fd = -1, .handed = spec->handed,
+        .keep_fd = spec->handed ? spec->handed->keep_fd : -1,
         .size_lock = PTHREAD_MUTEX_INITIALIZER,
     };
     *props = (struct blk_props){ .readonly = spec->readonly, .can_flush = true };

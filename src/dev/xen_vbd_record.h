@@ -18,7 +18,9 @@
  * the guest has made of it meanwhile.
  *
  * The in-use bits of grants: a reference is in the record from before its bits are set until
- * after they are cleared.  Whoever goes on clears all that he finds, and starts anew.
+ * after they are cleared.  Whoever goes on clears all that he finds, and starts anew.  Who holds
+ * one is counted in each process, so a guest that gives one reference to two disks may find it
+ * unused too early; its pages are its own.
  *
  * All of this holds for stores in program order, which is what another process sees of one
  * that has ended; and only once nothing that it has asked of the kernel is under way any

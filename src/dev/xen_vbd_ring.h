@@ -77,8 +77,8 @@ uint32_t vbd_ring_nr_entries(const struct vbd_abi *abi, unsigned nr_pages);
 int vbd_ring_init(struct vbd_ring *r, const struct vbd_ring_params *p);
 /* The engine's queue, whose complete callback must be vbd_ring_complete with r. */
 void vbd_ring_set_queue(struct vbd_ring *r, struct blk_queue *queue);
-/* Takes no more requests; those taken (in another life too) still get their answers, and those that the ring holds by
- * now get an error at once: a frontend may wait for them. */
+/* Takes no more requests; those taken (in another life too) still get their answers, and those
+ * that the ring holds by now get an error at once: a frontend may wait for them. */
 void vbd_ring_close(struct vbd_ring *r);
 /* Nothing may be in flight. */
 void vbd_ring_free(struct vbd_ring *r);

@@ -314,7 +314,8 @@ static int read_disk_backend(struct reading *r)
     r->c->disks_apart = !strcmp(text, "process");
     if (r->c->disks_apart || !strcmp(text, "Domain-0"))
         return 0;
-    return fail(r, "disk_backend", EINVAL, "expected \"process\" or \"Domain-0\", not `%.40s'", text);
+    return fail(r, "disk_backend", EINVAL, "expected \"process\" or \"Domain-0\", not `%.40s'",
+                text);
 }
 
 static int read_ring(struct reading *r)
