@@ -132,6 +132,7 @@ int sandbox_filter_set(enum sandbox_filter which, struct err *e)
 {
     struct program p = { .nr = 0 };
     struct sock_fprog prog = { .filter = p.insn };
+    long rc;
 
     load(&p, offsetof(struct seccomp_data, arch));
     jump(&p, BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0);
@@ -143,8 +144,10 @@ int sandbox_filter_set(enum sandbox_filter which, struct err *e)
         rules_add(&p, begin_rules, array_size(begin_rules));
     give(&p, SECCOMP_RET_KILL_PROCESS);
     prog.len = (unsigned short)p.nr;
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog))
-        return err_set(e, errno, "the system calls of a process that serves a disk cannot be "
-                       "filtered: %s", strerror(errno));
-    return 0;
+    rc = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog);
+    if (!rc)
+        return 0;
+    /* above 0: the number of a thread that has other filters */
+    return err_set(e, rc < 0 ? errno : EBUSY, "the system calls of a process that serves a disk "
+                   "cannot be filtered: %s", strerror(rc < 0 ? errno : EBUSY));
 }
