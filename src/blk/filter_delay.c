@@ -208,7 +208,6 @@ const struct blk_driver blk_filter_delay = {
     .summary = "keeps each request for a time",
     .open = delay_open,
     .close = delay_close,
-    .judge_apart = blk_filter_apart,
     .queue_open = delay_queue_open,
     .queue_close = delay_queue_close,
     .submit = delay_submit,
@@ -220,5 +219,6 @@ const struct blk_driver blk_filter_delay = {
     .options = delay_options,
     .nr_options = array_size(delay_options),
     .options_bytes = sizeof(struct delay_options),
+    .judge_apart = blk_filter_apart,
     .options_judge = delay_judge,
 };

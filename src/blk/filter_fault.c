@@ -259,7 +259,6 @@ const struct blk_driver blk_filter_fault = {
     .summary = "lets requests fail or hang, for tests",
     .open = fault_open,
     .close = fault_close,
-    .judge_apart = blk_filter_apart,
     .queue_open = fault_queue_open,
     .queue_close = fault_queue_close,
     .submit = fault_submit,
@@ -271,5 +270,6 @@ const struct blk_driver blk_filter_fault = {
     .options = fault_options,
     .nr_options = array_size(fault_options),
     .options_bytes = sizeof(struct fault_options),
+    .judge_apart = blk_filter_apart,
     .options_judge = fault_judge,
 };

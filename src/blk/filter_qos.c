@@ -266,7 +266,6 @@ const struct blk_driver blk_filter_qos = {
     .summary = "limits requests and bytes per second",
     .open = qos_open,
     .close = qos_close,
-    .judge_apart = qos_judge_apart,
     .queue_open = qos_queue_open,
     .queue_close = qos_queue_close,
     .submit = qos_submit,
@@ -278,5 +277,6 @@ const struct blk_driver blk_filter_qos = {
     .options = qos_options,
     .nr_options = array_size(qos_options),
     .options_bytes = sizeof(struct qos_options),
+    .judge_apart = qos_judge_apart,
     .options_judge = qos_judge,
 };
