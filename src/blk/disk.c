@@ -54,6 +54,39 @@ int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err
                                            : disk_open(driver, spec, out, e);
 }
 
+static int apart_refuse(const char *kind, const char *name, struct err *e)
+{
+    return err_set(e, EOPNOTSUPP, "%s=%s does not go with a process of its own, which has neither "
+                   "files nor a network, and may be killed and begun anew", kind, name);
+}
+
+int blk_disk_judge_apart(const struct blk_spec *spec, struct err *e)
+{
+    const struct blk_driver *driver = blk_driver_find(spec->driver);
+    const char *filters = spec->filters ? spec->filters : "";
+    int rc = 0;
+
+    if (driver && !driver->share)
+        return apart_refuse("driver", driver->name, e);
+    while (*filters && !rc) {
+        struct blk_filter_line line;
+
+        rc = blk_filter_line_read(filters, &line, e);
+        if (rc)
+            return rc;
+        filters = line.rest;
+        rc = line.filter->judge_apart ? line.filter->judge_apart(line.options, e)
+                                      : apart_refuse("filter", line.filter->name, e);
+        blk_filter_line_free(&line);
+    }
+    return rc;
+}
+
+int blk_disk_share(const struct blk_disk *d)
+{
+    return d->driver->share(d->state);
+}
+
 void blk_disk_close(struct blk_disk *d)
 {
     if (!d)

@@ -16,6 +16,14 @@ struct blk_disk;
 struct blk_driver;
 struct qos_groups;
 
+/* For a disk that this process serves and another one has opened and claimed. */
+struct blk_handed {
+    int fd;                 /* blk_disk_share()'s; the driver takes a copy; -1: it needs none */
+    /* Kept open by all that the kernel may still do for the disk when this process has ended:
+     * when its other end is found closed, nothing is under way.  -1: nobody looks. */
+    int keep_fd;
+};
+
 /* What is to be opened. */
 struct blk_spec {
     const char *driver;     /* a name from blk_driver_table */
@@ -35,6 +43,8 @@ struct blk_spec {
     bool no_direct;         /* go through the page cache even where O_DIRECT works */
     const char *filters;    /* filter_options.h; NULL or "": none */
     const void *options;    /* set by blk_disk_open() for the filter it opens */
+    const struct blk_handed *handed;    /* NULL: the driver opens path and claims it */
+    bool to_share;          /* blk_disk_share() will be asked */
     struct qos_groups *qos_groups;  /* of rate limits that disks share; NULL: there are none */
 };
 
@@ -59,6 +69,13 @@ struct blk_props {
  * claimed one, which process holds it, when that can be found).  0 or -errno
  * (-EBUSY: claimed). */
 int blk_disk_open(const struct blk_spec *spec, struct blk_disk **out, struct err *e);
+
+/* Whether a process of its own can serve such a disk, begun anew when it was killed.  0, or
+ * -EOPNOTSUPP with e saying which part cannot. */
+int blk_disk_judge_apart(const struct blk_spec *spec, struct err *e);
+/* For blk_handed, there: the disk's own descriptor, or -1 where none is needed.  d was opened
+ * to_share, without filters, from a spec that was judged so. */
+int blk_disk_share(const struct blk_disk *d);
 
 /* Every queue must have been closed. */
 void blk_disk_close(struct blk_disk *d);

@@ -27,6 +27,11 @@ struct blk_driver {
     int (*open)(const struct blk_spec *spec, struct blk_props *props, void **state,
                 struct err *e);
     void (*close)(void *state);
+    /* As blk_disk_share(); NULL: it must be opened where it is served.  For a filter, whether
+     * one with these options loses nothing that counts when its process is killed: 0, or -errno
+     * with e; NULL: it does. */
+    int (*share)(void *state);
+    int (*judge_apart)(const void *options, struct err *e);
     /* As blk_disk_resize(), which has judged nothing; tells the size by blk_props_size_set(): a
      * larger one when it is there, a smaller one before it is.  NULL: sizes do not change. */
     int (*resize)(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e);

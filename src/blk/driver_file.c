@@ -33,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/atomic.h"
@@ -91,12 +92,20 @@ static void file_close(void *state)
     free(img);
 }
 
+static int file_share(void *state)
+{
+    const struct file_image *img = state;
+
+    return img->fd;
+}
+
 static int file_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
 {
     return file_image_resize(state, size_bytes, props, e);
 }
 
-static int ring_create(struct io_uring *ring, unsigned nr_reqs)
+/* more: flags besides. */
+static int ring_create(struct io_uring *ring, unsigned nr_reqs, unsigned more)
 {
     /* Newest first; a kernel that does not know a flag answers EINVAL.  All of
      * them keep completions from interrupting the thread: it asks for them. */
@@ -110,7 +119,7 @@ static int ring_create(struct io_uring *ring, unsigned nr_reqs)
     for (unsigned i = 0; i < array_size(flags) && rc == -EINVAL; i++) {
         /* one completion for each request, one for wake_fd */
         struct io_uring_params p = {
-            .flags = flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+            .flags = flags[i] | more | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
             .cq_entries = max_of(nr_reqs + 1, FILE_SQ_ENTRIES),
         };
 
@@ -119,24 +128,59 @@ static int ring_create(struct io_uring *ring, unsigned nr_reqs)
     return rc;
 }
 
+/* For a process that is confined: a ring could do much of what its system calls cannot, such as
+ * opening files.  From now on it does what is in this file and no more.  The ring has been made
+ * disabled. */
+static int ring_restrict(struct io_uring *ring)
+{
+    static const uint8_t ops[] = {
+        IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_FSYNC,
+        IORING_OP_FALLOCATE, IORING_OP_POLL_ADD, IORING_OP_TIMEOUT,
+    };
+    struct io_uring_restriction r[array_size(ops) + 1] = {
+        { .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE },
+    };
+
+    for (unsigned i = 0; i < array_size(ops); i++) {
+        r[i + 1].opcode = IORING_RESTRICTION_SQE_OP;
+        r[i + 1].sqe_op = ops[i];
+    }
+    /* by number: Debian 12's shared liburing has no names for them */
+    if (syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_RESTRICTIONS, r,
+                array_size(r)) < 0 ||
+        syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
 static int file_queue_open(struct blk_queue *q, void **queue_state, struct err *e)
 {
     struct file_image *img = q->disk_state;
+    const int files[] = { img->fd, img->keep_fd };
     struct file_queue *fq = calloc(1, sizeof(*fq));
+    bool restricted;
     int rc;
 
     if (!fq)
         return err_set(e, ENOMEM, "out of memory");
     fq->img = img;
     fq->ready_fd = -1;
-    rc = ring_create(&fq->ring, q->params.nr_reqs);
+    rc = -EINVAL;
+    if (img->handed)
+        rc = ring_create(&fq->ring, q->params.nr_reqs, IORING_SETUP_R_DISABLED);
+    restricted = !rc;
+    if (rc == -EINVAL)      /* before Linux 5.10, none can be made so */
+        rc = ring_create(&fq->ring, q->params.nr_reqs, 0);
     if (rc) {
         free(fq);
         return err_set(e, -rc, "io_uring cannot be set up (%s): the host kernel must be 5.6 or "
                        "newer and allow it (sysctl kernel.io_uring_disabled, RLIMIT_MEMLOCK)",
                        strerror(-rc));
     }
-    rc = io_uring_register_files(&fq->ring, &img->fd, 1);
+    /* what is registered stays open until the last request has ended, whoever has died */
+    rc = io_uring_register_files(&fq->ring, files, img->keep_fd < 0 ? 1 : 2);
+    if (!rc && restricted)
+        rc = ring_restrict(&fq->ring);
     if (rc) {
         io_uring_queue_exit(&fq->ring);
         free(fq);
@@ -421,6 +465,7 @@ const struct blk_driver blk_driver_file = {
     .summary = "a raw image file or block device of the host",
     .open = file_open,
     .close = file_close,
+    .share = file_share,
     .resize = file_resize,
     .queue_open = file_queue_open,
     .queue_close = file_queue_close,

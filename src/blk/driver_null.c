@@ -42,6 +42,11 @@ static void null_close(void *state)
 {
 }
 
+static int null_share(void *state)
+{
+    return -1;
+}
+
 static int null_resize(void *state, uint64_t size_bytes, struct blk_props *props, struct err *e)
 {
     int rc = size_judge(size_bytes, e);
@@ -73,6 +78,7 @@ const struct blk_driver blk_driver_null = {
     .summary = "reads zeroes, forgets writes",
     .open = null_open,
     .close = null_close,
+    .share = null_share,
     .resize = null_resize,
     .queue_open = null_queue_open,
     .queue_close = null_queue,

@@ -20,6 +20,19 @@
 
 #define PROBE_BYTES 4096u
 
+/* The image of another process, which has claimed it and set its flags. */
+static int image_handed_fd(const struct blk_spec *spec, struct stat *st, struct err *e)
+{
+    int fd = fcntl(spec->handed->fd, F_DUPFD_CLOEXEC, 0);
+
+    if (fd >= 0 && !fstat(fd, st))
+        return fd;
+    err_set(e, errno, "%s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return -e->code;
+}
+
 static int image_open_fd(const struct blk_spec *spec, struct stat *st, struct err *e)
 {
     /* O_NONBLOCK: the path may name a FIFO, and opening must not wait for it */
@@ -153,14 +166,21 @@ static int image_open(const struct blk_spec *spec, struct file_image *img,
     struct stat st;
     int rc;
 
-    *img = (struct file_image){ .claim_fd = -1, .size_lock = PTHREAD_MUTEX_INITIALIZER };
+    *img = (struct file_image){
+        .claim_fd = -1, .handed = spec->handed,
+        .keep_fd = spec->handed ? spec->handed->keep_fd : -1,
+        .size_lock = PTHREAD_MUTEX_INITIALIZER,
+    };
     *props = (struct blk_props){ .readonly = spec->readonly, .can_flush = true };
-    img->fd = image_open_fd(spec, &st, e);
+    img->fd = spec->handed ? image_handed_fd(spec, &st, e) : image_open_fd(spec, &st, e);
     if (img->fd < 0)
         return img->fd;
-    rc = img->claim_fd = file_claim(spec->path, &st, spec->readonly, spec->shared_write, e);
-    if (rc < 0)
-        goto fail;
+    if (!spec->handed) {
+        rc = file_claim(spec->path, &st, spec->readonly, spec->shared_write, e);
+        img->claim_fd = rc;
+        if (rc < 0)
+            goto fail;
+    }
     img->block_device = S_ISBLK(st.st_mode);
     if (img->block_device) {
         rc = block_props(&st, img, props, &direct_possible, e);
@@ -196,7 +216,7 @@ int file_image_open(const struct blk_spec *spec, struct file_image *img,
 {
     int rc;
 
-    if (!spec->path || !spec->path[0]) {
+    if (!spec->handed && (!spec->path || !spec->path[0])) {
         err_at(e, NULL, 0, "target");
         return err_set(e, EINVAL, "a file disk needs the path of an image or block device");
     }

@@ -11,7 +11,9 @@
 
 struct file_image {
     int fd;
-    int claim_fd;               /* file_claim.h */
+    int claim_fd;               /* file_claim.h; -1: another process has claimed it */
+    bool handed;                /* by another process, which has this one confined */
+    int keep_fd;                /* blk_handed; the caller's */
     uint64_t data_end_bytes;    /* the file's length when its size was taken: it may end
                                  * inside the disk's last sector */
     pthread_mutex_t size_lock;  /* for whoever changes the file's length */

@@ -154,3 +154,8 @@ int64_t blk_filter_timeout(int64_t timeout_ns, uint64_t now_ns, uint64_t then_ns
 
     return timeout_ns < 0 ? left : min_of(timeout_ns, left);
 }
+
+int blk_filter_apart(const void *options, struct err *e)
+{
+    return 0;
+}

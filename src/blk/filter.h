@@ -47,6 +47,9 @@ void blk_filter_forward(struct blk_filter_queue *f, struct blk_req *req);
 /* The request is done as the lower one is, which is put back. */
 void blk_filter_complete(void *f, struct blk_req *lower);
 
+/* The judge_apart() of one that may begin anew. */
+int blk_filter_apart(const void *options, struct err *e);
+
 void blk_filter_flush(struct blk_queue *q);
 void blk_filter_poll(struct blk_queue *q);
 bool blk_filter_wait(struct blk_queue *q, int64_t timeout_ns);

@@ -227,5 +227,6 @@ const struct blk_driver blk_filter_delay = {
     .options = delay_options,
     .nr_options = array_size(delay_options),
     .options_bytes = sizeof(struct delay_options),
+    .judge_apart = blk_filter_apart,
     .options_judge = delay_judge,
 };

@@ -278,5 +278,6 @@ const struct blk_driver blk_filter_fault = {
     .options = fault_options,
     .nr_options = array_size(fault_options),
     .options_bytes = sizeof(struct fault_options),
+    .judge_apart = blk_filter_apart,
     .options_judge = fault_judge,
 };

@@ -102,6 +102,15 @@ static int qos_judge(const void *options, struct err *e)
     return 0;
 }
 
+/* Alone it may begin anew: a moment's credit. */
+static int qos_judge_apart(const void *options, struct err *e)
+{
+    const struct qos_options *o = options;
+
+    return o->group ? err_set(e, EOPNOTSUPP, "filter=qos: group=%s is of disks that one process "
+                              "serves: it does not go with a process for each", o->group) : 0;
+}
+
 static int qos_open(const struct blk_spec *spec, struct blk_props *props, void **state,
                     struct err *e)
 {
@@ -276,5 +285,6 @@ const struct blk_driver blk_filter_qos = {
     .options = qos_options,
     .nr_options = array_size(qos_options),
     .options_bytes = sizeof(struct qos_options),
+    .judge_apart = qos_judge_apart,
     .options_judge = qos_judge,
 };

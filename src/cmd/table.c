@@ -6,6 +6,7 @@
 
 #include "cmd/lab.h"
 #include "ctl/xenstored.h"
+#include "vm/disk_process.h"
 
 static const char create_options[] =
     "-h                       Print this help.\n"
@@ -99,6 +100,8 @@ static const struct cmd table[] = {
     { "help", cmd_help, "[Command]", "Print this list, or help on one command", NULL },
     { "xenstored", ctl_xenstored_main, "--run-dir <Dir> [--grace-ms <N>]",
       "Serve the xenstore of a run-time directory", NULL, false, true },
+    { VM_DISK_PROCESS_COMMAND, vm_disk_process_main, "",
+      "Serve a disk of the guest whose process has started this one", NULL, false, true },
     { "version", cmd_version, "", "Print the version of this program", NULL },
 };
 

@@ -42,8 +42,9 @@ json_t *ctl_config_json_disk(const struct vm_disk *d)
         [VM_DISK_FORMAT_EMPTY] = "empty",
     };
 
-    return json_pack("{s:o, s:s, s:s, s:o, s:o*, s:o*, s:o*, s:o*, s:o*, s:i, s:i, s:i, "
+    return json_pack("{s:o*, s:o, s:s, s:s, s:o, s:o*, s:o*, s:o*, s:o*, s:o*, s:i, s:i, s:i, "
                      "s:b, s:b, s:b, s:b}",
+                     "backend_domname", d->backend ? text(d->backend) : NULL,
                      "pdev_path", text(d->target), "vdev", d->vdev,
                      "format", formats[d->format], "driver", text(d->driver),
                      "filters", d->filters ? text(d->filters) : NULL,
@@ -82,11 +83,12 @@ json_t *ctl_config_json(const struct vm_config *c)
                       "kernel", text(c->kernel), "cmdline", text(c->cmdline));
     if (build && c->ramdisk)
         json_object_set_new(build, "ramdisk", text(c->ramdisk));
-    return json_pack("{s:{s:s, s:o, s:s}, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:s, s:i}}",
+    return json_pack("{s:{s:s, s:o, s:s}, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:s, s:i, s:s}}",
                      "c_info", "type", types[c->type], "name", text(c->name), "uuid", uuid,
                      "b_info", build, "disks", disks,
                      "on_poweroff", action(c->on_poweroff), "on_reboot", action(c->on_reboot),
                      "on_watchdog", action(c->on_watchdog), "on_crash", action(c->on_crash),
                      "on_soft_reset", action(c->on_soft_reset),
-                     "xenolith", "ring", rings[c->ring], "max_queues", (int)c->max_queues);
+                     "xenolith", "ring", rings[c->ring], "max_queues", (int)c->max_queues,
+                     "disk_backend", c->disks_apart ? "process" : "Domain-0");
 }

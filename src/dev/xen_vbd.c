@@ -2,7 +2,6 @@
 #include "dev/xen_vbd.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dev/xen_vbd_nodes.h"
 #include "dev/xenbus.h"
 
 /* event channel ports of a guest, FIFO ABI */
@@ -31,7 +31,10 @@ struct vbd_connection {
 struct xen_vbd {
     struct xen_vbd_params params;
     char vdev[16];
+    char *driver, *filters;     /* of a disk that another process opens as well */
     struct blk_disk *disk;
+    bool remote_started;
+    struct vbd_remote *remote;  /* NULL: queues are served here */
     struct xenbus_back *bus;
     int fault_fd;
     struct loop_fd *fault_watch;
@@ -43,27 +46,10 @@ struct xen_vbd {
     uint64_t last_until_ns;
 };
 
-static void counters_add(struct vbd_queue_counters *sum, const struct vbd_queue_counters *c)
-{
-    uint64_t *to = (uint64_t *)sum;
-    const uint64_t *from = (const uint64_t *)c;
-
-    _Static_assert(sizeof(*c) % sizeof(uint64_t) == 0, "counters are all of 64 bits");
-    for (unsigned i = 0; i < sizeof(*c) / sizeof(uint64_t); i++)
-        to[i] += from[i];
-}
-
 /* ---- connecting ---- */
 
 static void queue_disconnect(struct xen_vbd *v, struct vbd_connection *c)
 {
-    if (c->queue) {
-        struct vbd_queue_counters last;
-
-        vbd_queue_stop(c->queue, &last);
-        last.ring.grants_held = 0;
-        counters_add(&v->past, &last);
-    }
     if (c->bound)
         v->params.port_ops->unbind(v->params.port_owner, &c->port);
     for (unsigned i = 0; i < c->nr_pages; i++)
@@ -71,10 +57,28 @@ static void queue_disconnect(struct xen_vbd *v, struct vbd_connection *c)
     memset(c, 0, sizeof(*c));
 }
 
+static void queues_stop(struct xen_vbd *v)
+{
+    struct vbd_queue_counters last[XEN_VBD_QUEUES_MAX];
+    unsigned nr = v->nr_connections;
+
+    memset(last, 0, sizeof(last));
+    if (v->remote && v->remote_started)
+        vbd_remote_stop(v->remote, last);
+    v->remote_started = false;
+    for (unsigned i = 0; i < nr; i++) {
+        if (v->connection[i].queue)
+            vbd_queue_stop(v->connection[i].queue, &last[i]);
+        last[i].ring.grants_held = 0;
+        vbd_counters_add(&v->past, &last[i]);
+    }
+}
+
 static void vbd_disconnect(void *arg)
 {
     struct xen_vbd *v = arg;
 
+    queues_stop(v);
     for (unsigned i = 0; i < v->nr_connections; i++)
         queue_disconnect(v, &v->connection[i]);
     v->nr_connections = 0;
@@ -123,11 +127,12 @@ static int ring_map(struct xen_vbd *v, struct vbd_connection *c, const char *dir
     return 0;
 }
 
+/* Takes what the guest gives for one queue, and fills *q but for the name. */
 static int queue_connect(struct xen_vbd *v, unsigned index, const struct vbd_abi *abi,
-                         bool has_order, struct err *e)
+                         bool has_order, struct vbd_queue_params *q, struct err *e)
 {
     struct vbd_connection *c = &v->connection[index];
-    char dir[32] = "", key[64], name[32];
+    char dir[32] = "", key[64];
     uint32_t port;
     int rc;
 
@@ -144,8 +149,7 @@ static int queue_connect(struct xen_vbd *v, unsigned index, const struct vbd_abi
     if (rc)
         return rc;
     c->bound = true;
-    snprintf(name, sizeof(name), "%.8s-q%u", v->vdev, index);
-    return vbd_queue_start(&(struct vbd_queue_params){
+    *q = (struct vbd_queue_params){
         .disk = v->disk,
         .ring = {
             .abi = abi, .pages = c->page, .nr_pages = c->nr_pages,
@@ -154,8 +158,27 @@ static int queue_connect(struct xen_vbd *v, unsigned index, const struct vbd_abi
         .port = &c->port,
         .poll_max_ns = v->params.poll_max_ns,
         .fault_fd = v->fault_fd,
-        .name = name,
-    }, &c->queue, e);
+        .name = v->vdev,
+    };
+    return 0;
+}
+
+static int queues_start(struct xen_vbd *v, struct vbd_queue_params *q, unsigned nr, struct err *e)
+{
+    char name[32];
+    int rc = 0;
+
+    if (v->remote) {
+        rc = vbd_remote_start(v->remote, q, nr, e);
+        v->remote_started = !rc;
+        return rc;
+    }
+    for (unsigned i = 0; i < nr && !rc; i++) {
+        snprintf(name, sizeof(name), "%.8s-q%u", v->vdev, i);
+        q[i].name = name;
+        rc = vbd_queue_start(&q[i], &v->connection[i].queue, e);
+    }
+    return rc;
 }
 
 /* A number the frontend may leave out. */
@@ -187,6 +210,7 @@ static int abi_read(struct xen_vbd *v, const struct vbd_abi **abi, struct err *e
 static int vbd_connect(void *arg, struct err *e)
 {
     struct xen_vbd *v = arg;
+    struct vbd_queue_params q[XEN_VBD_QUEUES_MAX];
     uint32_t nr_queues, order = 0, persistent;
     const struct vbd_abi *abi;
     int rc, has_order;
@@ -205,13 +229,15 @@ static int vbd_connect(void *arg, struct err *e)
     v->agreed.nr_ring_pages = 1u << order;
     v->agreed.nr_ring_requests = vbd_ring_nr_entries(abi, v->agreed.nr_ring_pages);
     v->agreed.persistent = persistent && v->params.persistent;
-    for (unsigned i = 0; i < nr_queues; i++) {
+    for (unsigned i = 0; i < nr_queues && !rc; i++) {
         v->nr_connections = i + 1;
-        rc = queue_connect(v, i, abi, !has_order, e);
-        if (rc) {
-            vbd_disconnect(v);
-            return rc;
-        }
+        rc = queue_connect(v, i, abi, !has_order, &q[i], e);
+    }
+    if (!rc)
+        rc = queues_start(v, q, nr_queues, e);
+    if (rc) {
+        vbd_disconnect(v);
+        return rc;
     }
     v->agreed.connected = true;
     log_info("%s: connected, queues %u, ring pages %u each, persistent grants %s, indirect "
@@ -274,10 +300,13 @@ static void fault_seen(void *arg, uint32_t events)
         return;
     for (unsigned i = 0; i < v->nr_connections; i++) {
         struct vbd_connection *c = &v->connection[i];
-        const char *fault = c->queue ? vbd_queue_fault(c->queue) : NULL;
-        char text[256];
+        char fault[VBD_RECORD_FAULT_BYTES] = "", text[256];
 
-        if (!fault || c->fault_told)
+        if (v->remote_started)
+            vbd_remote_fault(v->remote, i, fault);
+        else if (c->queue && vbd_queue_fault(c->queue))
+            snprintf(fault, sizeof(fault), "%s", vbd_queue_fault(c->queue));
+        if (!fault[0] || c->fault_told)
             continue;
         c->fault_told = true;
         snprintf(text, sizeof(text), "%s: queue %u stopped: %s", v->vdev, i, fault);
@@ -285,81 +314,57 @@ static void fault_seen(void *arg, uint32_t events)
     }
 }
 
+/* ---- a process of its own ---- */
+
+static void remote_changed(void *arg, pid_t pid, unsigned nr_deaths, const char *given_up)
+{
+    struct xen_vbd *v = arg;
+    char text[16];
+
+    snprintf(text, sizeof(text), "%d", (int)pid);
+    xenbus_back_note(v->bus, "process", text);
+    snprintf(text, sizeof(text), "%u", nr_deaths);
+    xenbus_back_note(v->bus, "process-deaths", text);
+    if (given_up)
+        xenbus_back_error(v->bus, given_up);
+}
+
+/* The disk is opened here to be claimed, described and shared; the filters are the other
+ * process's alone. */
+static int disk_open(struct xen_vbd *v, struct err *e)
+{
+    struct blk_spec *spec = &v->params.disk, bare;
+
+    if (!v->params.apart.spawn)
+        return blk_disk_open(spec, &v->disk, e);
+    v->driver = strdup(spec->driver);
+    v->filters = strdup(spec->filters ? spec->filters : "");
+    if (!v->driver || !v->filters)
+        return err_set(e, ENOMEM, "out of memory");
+    spec->driver = v->driver;
+    spec->filters = v->filters;
+    bare = *spec;
+    bare.filters = NULL;
+    bare.to_share = true;
+    if (blk_disk_judge_apart(spec, e) || blk_disk_open(&bare, &v->disk, e))
+        return -e->code;
+    return vbd_remote_create(&(struct vbd_remote_params){
+        .loop = v->params.loop, .name = v->vdev, .spec = spec, .disk = v->disk,
+        .grants = v->params.grants, .fault_fd = v->fault_fd, .spawn = v->params.apart,
+        .changed = remote_changed, .arg = v,
+    }, &v->remote, e);
+}
+
 /* ---- creation ---- */
-
-#define BACK_NODES_MAX 32
-
-struct node_list {
-    struct xenbus_node node[BACK_NODES_MAX];
-    unsigned nr;
-};
-
-static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void node_add(struct node_list *l, const char *key, const char *fmt, ...)
-{
-    struct xenbus_node *n = &l->node[l->nr++];
-    va_list ap;
-
-    n->key = key;
-    va_start(ap, fmt);
-    vsnprintf(n->value, sizeof(n->value), fmt, ap);
-    va_end(ap);
-}
-
-/* Those that xen_vbd_resize() changes. */
-static void size_nodes(const struct xen_vbd *v, struct node_list *l)
-{
-    const struct blk_props *d = blk_disk_props(v->disk);
-
-    node_add(l, "sectors", "%llu", (unsigned long long)blk_props_nr_sectors(d));
-    node_add(l, "physical-sector-size", "%u", d->physical_block_bytes);
-}
-
-static void back_nodes(const struct xen_vbd *v, struct node_list *l)
-{
-    const struct xen_vbd_params *p = &v->params;
-    const struct blk_props *d = blk_disk_props(v->disk);
-
-    node_add(l, "dev", "%s", v->vdev);
-    node_add(l, "type", "%s", d->block_device ? "phy" : "file");
-    node_add(l, "params", "%s", p->disk.path ? p->disk.path : "");
-    node_add(l, "mode", "%s", d->readonly ? "r" : "w");
-    node_add(l, "device-type", "%s", p->cdrom ? "cdrom" : "disk");
-    node_add(l, "removable", "%d", p->cdrom);
-    node_add(l, "bootable", "%d", p->bootable);
-    node_add(l, "discard-enable", "%d", !p->disk.no_discard);
-
-    /* Always in units of 512 bytes: blkif.h warns of frontends that cannot do
-     * otherwise, Linux's among them. */
-    node_add(l, "sector-size", "%u", BLK_SECTOR_BYTES);
-    size_nodes(v, l);
-    node_add(l, "info", "%u", (d->readonly ? VDISK_READONLY : 0) |
-                              (p->cdrom ? VDISK_CDROM | VDISK_REMOVABLE : 0));
-
-    node_add(l, "feature-flush-cache", "%d", d->can_flush);
-    node_add(l, "feature-barrier", "%d", d->can_flush);
-    node_add(l, "feature-discard", "%d", d->can_discard);
-    if (d->can_discard) {
-        node_add(l, "discard-granularity", "%u", d->discard_granularity_bytes);
-        node_add(l, "discard-alignment", "%u", d->discard_alignment_bytes);
-        node_add(l, "discard-secure", "0");
-    }
-    node_add(l, "feature-persistent", "%d", p->persistent);
-    node_add(l, "feature-max-indirect-segments", "%u", VBD_SEGMENTS_MAX);
-    node_add(l, "max-ring-page-order", "%u", VBD_RING_ORDER_MAX);
-    node_add(l, "multi-queue-max-queues", "%u", p->max_queues);
-}
 
 static int bus_create(struct xen_vbd *v, struct err *e)
 {
     struct xenbus_node front[] = { { "virtual-device", "" }, { "device-type", "" } };
-    struct node_list back = { .nr = 0 };
+    struct vbd_nodes back = { .nr = 0 };
 
     snprintf(front[0].value, sizeof(front[0].value), "%u", v->params.vdev_number);
     snprintf(front[1].value, sizeof(front[1].value), "%s", v->params.cdrom ? "cdrom" : "disk");
-    back_nodes(v, &back);
+    vbd_nodes_fill(&back, &v->params, v->vdev, blk_disk_props(v->disk));
     return xenbus_back_create(&(struct xenbus_back_params){
         .xs = v->params.xs,
         .domid = v->params.domid,
@@ -389,11 +394,6 @@ int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct 
     v->agreed.max_indirect_segments = VBD_SEGMENTS_MAX;
     v->fault_fd = -1;
     snprintf(v->vdev, sizeof(v->vdev), "%s", p->vdev);
-    rc = blk_disk_open(&p->disk, &v->disk, e);
-    if (rc)
-        goto fail;
-    if (blk_disk_props(v->disk)->max_queues)
-        v->params.max_queues = min_of(p->max_queues, blk_disk_props(v->disk)->max_queues);
     v->fault_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (v->fault_fd >= 0)
         v->fault_watch = loop_fd_add(p->loop, v->fault_fd, EPOLLIN, fault_seen, v);
@@ -401,6 +401,11 @@ int xen_vbd_create(const struct xen_vbd_params *p, struct xen_vbd **out, struct 
         rc = err_set(e, errno, "%s: no event descriptor: %s", v->vdev, strerror(errno));
         goto fail;
     }
+    rc = disk_open(v, e);
+    if (rc)
+        goto fail;
+    if (blk_disk_props(v->disk)->max_queues)
+        v->params.max_queues = min_of(p->max_queues, blk_disk_props(v->disk)->max_queues);
     rc = bus_create(v, e);
     if (rc)
         goto fail;
@@ -416,16 +421,28 @@ bool xen_vbd_close(struct xen_vbd *v)
     return xenbus_back_close(v->bus);
 }
 
+/* By whoever serves it, so that no request is judged by a size that is no more. */
+static int disk_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e)
+{
+    bool served = false;
+    int rc = v->remote ? vbd_remote_resize(v->remote, size_bytes, &served, e) : 0;
+
+    if (rc)
+        return rc;
+    /* where it has a size of its own, it is the same thing again; else the medium's is taken */
+    return blk_disk_resize(v->disk, served && blk_disk_share(v->disk) >= 0 ? 0 : size_bytes, e);
+}
+
 int xen_vbd_resize(struct xen_vbd *v, uint64_t size_bytes, struct err *e)
 {
     const struct blk_props *d = blk_disk_props(v->disk);
     uint64_t before = blk_props_nr_sectors(d);
-    struct node_list l = { .nr = 0 };
-    int rc = blk_disk_resize(v->disk, size_bytes, e);
+    struct vbd_nodes l = { .nr = 0 };
+    int rc = disk_resize(v, size_bytes, e);
 
     if (rc || blk_props_nr_sectors(d) == before)
         return rc;
-    size_nodes(v, &l);
+    vbd_nodes_size(&l, d);
     log_info("%s: resized from %llu sectors to %llu", v->vdev, (unsigned long long)before,
              (unsigned long long)blk_props_nr_sectors(d));
     return xenbus_back_update(v->bus, l.node, l.nr, e);
@@ -441,7 +458,10 @@ void xen_vbd_destroy(struct xen_vbd *v)
         loop_fd_remove(v->fault_watch);
     if (v->fault_fd >= 0)
         close(v->fault_fd);
+    vbd_remote_free(v->remote);
     blk_disk_close(v->disk);
+    free(v->driver);
+    free(v->filters);
     free(v);
 }
 
@@ -502,15 +522,18 @@ void xen_vbd_counters(const struct xen_vbd *v, struct vbd_queue_counters *total)
         struct vbd_queue_counters c;
 
         if (!xen_vbd_queue_counters(v, i, &c))
-            counters_add(total, &c);
+            vbd_counters_add(total, &c);
     }
 }
 
 int xen_vbd_queue_counters(const struct xen_vbd *v, unsigned queue,
                            struct vbd_queue_counters *out)
 {
-    if (queue >= v->nr_connections || !v->connection[queue].queue)
+    if (queue >= v->nr_connections || !(v->connection[queue].queue || v->remote_started))
         return -ENOENT;
-    vbd_queue_counters(v->connection[queue].queue, out);
+    if (v->remote_started)
+        vbd_remote_counters(v->remote, queue, out);
+    else
+        vbd_queue_counters(v->connection[queue].queue, out);
     return 0;
 }

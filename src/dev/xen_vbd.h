@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A Xen virtual block device (xen/io/blkif.h): the face of a disk towards a Xen
  * guest.  Control runs on the loop's thread; each of the guest's rings gets a
- * thread of its own (xen_vbd_queue.h) while the guest is connected. */
+ * thread of its own (xen_vbd_queue.h) while the guest is connected, here or in a process that
+ * the disk has for itself (xen_vbd_remote.h). */
 #ifndef XENOLITH_DEV_XEN_VBD_H
 #define XENOLITH_DEV_XEN_VBD_H
 
@@ -9,6 +10,7 @@
 #include "base/loop.h"
 #include "blk/disk.h"
 #include "dev/xen_vbd_queue.h"
+#include "dev/xen_vbd_remote.h"
 #include "xen/gnttab_host.h"
 #include "xen/hostport.h"
 #include "xen/xs_client.h"
@@ -19,8 +21,8 @@ struct xen_vbd;
 /* a good poll_max_ns: about what one wake-up of a sleeping thread costs */
 #define XEN_VBD_POLL_MAX_NS 100000u
 
-/* Everything pointed at must outlive the device, except the disk's path and the
- * name, which are copied. */
+/* Everything pointed at must outlive the device, except the name and the disk's strings, which
+ * are copied or not needed again. */
 struct xen_vbd_params {
     struct loop *loop;
     struct xs_client *xs;
@@ -35,6 +37,7 @@ struct xen_vbd_params {
     bool bootable;
     bool persistent;            /* offer persistent grants */
     unsigned max_queues;        /* offered; 1 .. XEN_VBD_QUEUES_MAX */
+    struct vbd_remote_spawn apart;      /* for a process of its own */
     uint64_t poll_max_ns;       /* longest polling before a sleep, see xen_vbd_queue.h; 0: none */
     /* After xen_vbd_close(), once: the guest has let go.  It may destroy the device.  NULL where
      * xen_vbd_close() is never called. */

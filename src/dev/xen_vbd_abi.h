@@ -19,7 +19,7 @@ struct vbd_request {
     uint64_t id;
     uint8_t operation;          /* as in the ring, to be echoed: BLKIF_OP_* */
     uint8_t data_operation;     /* the same, or what an indirect request is for */
-    bool indirect;
+    uint8_t indirect;           /* 0: no; no bool, since records of them are not believed */
     unsigned nr_segments;
     uint64_t sector;
     uint64_t nr_sectors;        /* BLKIF_OP_DISCARD */

@@ -4,9 +4,13 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-int vbd_grants_init(struct vbd_grants *g, struct gnttab_host *table, bool persistent)
+#include "base/atomic.h"
+#include "dev/xen_vbd_record.h"
+
+int vbd_grants_init(struct vbd_grants *g, struct gnttab_host *table, bool persistent,
+                    uint64_t *kept)
 {
-    *g = (struct vbd_grants){ .table = table };
+    *g = (struct vbd_grants){ .table = table, .kept = kept };
     if (persistent) {
         /* mmap: sets that no reference falls into take no memory */
         void *entries = mmap(NULL, VBD_GRANTS_MAX * sizeof(*g->entry), PROT_READ | PROT_WRITE,
@@ -19,13 +23,45 @@ int vbd_grants_init(struct vbd_grants *g, struct gnttab_host *table, bool persis
     return 0;
 }
 
+/* What the record says is true before the bits are set and after they are cleared. */
+static void kept_set(struct vbd_grants *g, const struct vbd_grant *entry, uint64_t value)
+{
+    if (g->kept)
+        store_release(&g->kept[entry - g->entry], value);
+}
+
+static void entry_drop(struct vbd_grants *g, struct vbd_grant *entry)
+{
+    gnttab_host_unmap(g->table, entry->ref, true);
+    kept_set(g, entry, 0);
+    entry->page = NULL;
+    g->nr_held--;
+}
+
+/* entry is free. */
+static int entry_take(struct vbd_grants *g, struct vbd_grant *entry, uint32_t ref)
+{
+    void *page;
+    int rc;
+
+    kept_set(g, entry, VBD_RECORD_KEPT | ref);
+    rc = gnttab_host_map(g->table, ref, true, &page);
+    if (rc) {
+        kept_set(g, entry, 0);
+        return rc;
+    }
+    *entry = (struct vbd_grant){ .page = page, .ref = ref };
+    g->nr_held++;
+    return 0;
+}
+
 void vbd_grants_free(struct vbd_grants *g)
 {
     if (!g->entry)
         return;
     for (unsigned i = 0; i < VBD_GRANTS_MAX; i++)
         if (g->entry[i].page)
-            gnttab_host_unmap(g->table, g->entry[i].ref, true);
+            entry_drop(g, &g->entry[i]);
     munmap(g->entry, VBD_GRANTS_MAX * sizeof(*g->entry));
     g->entry = NULL;
 }
@@ -70,7 +106,6 @@ int vbd_grants_take(struct vbd_grants *g, uint32_t ref, bool write, void **page,
                     struct vbd_hold *hold)
 {
     struct vbd_grant *set, *entry;
-    void *mapped;
 
     if (!g->entry)
         return take_transient(g, ref, write, page, hold);
@@ -84,13 +119,10 @@ int vbd_grants_take(struct vbd_grants *g, uint32_t ref, bool write, void **page,
     /* A frontend that said feature-persistent grants everything for writing; a
      * page it does not is held for this request only. */
     entry = victim_find(set);
-    if (!entry || gnttab_host_map(g->table, ref, true, &mapped))
+    if (entry && entry->page)
+        entry_drop(g, entry);
+    if (!entry || entry_take(g, entry, ref))
         return take_transient(g, ref, write, page, hold);
-    if (entry->page)
-        gnttab_host_unmap(g->table, entry->ref, true);
-    else
-        g->nr_held++;
-    *entry = (struct vbd_grant){ .page = mapped, .ref = ref };
     entry_use(g, entry, page, hold);
     return 0;
 }

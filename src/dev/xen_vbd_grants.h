@@ -33,6 +33,7 @@ struct vbd_grant {
 struct vbd_grants {
     struct gnttab_host *table;
     struct vbd_grant *entry;    /* sets one after another; NULL: not persistent */
+    uint64_t *kept;             /* the record of entries, xen_vbd_record.h; NULL: none */
     unsigned nr_held;           /* entries in use */
 };
 
@@ -44,12 +45,14 @@ struct vbd_hold {
 #define VBD_HOLD_WRITE (-2)
 };
 
-/* 0 or -ENOMEM */
-int vbd_grants_init(struct vbd_grants *g, struct gnttab_host *table, bool persistent);
+/* kept: of a record for persistent grants (VBD_GRANTS_MAX), or NULL.  0 or -ENOMEM. */
+int vbd_grants_init(struct vbd_grants *g, struct gnttab_host *table, bool persistent,
+                    uint64_t *kept);
 /* Gives back what stays held; no request may be using any of it. */
 void vbd_grants_free(struct vbd_grants *g);
 
-/* Takes the page granted under ref; 0 or what gnttab_host_map() says. */
+/* Takes the page granted under ref; 0 or what gnttab_host_map() says.  *hold, and what stays
+ * held, are written before any in-use bit. */
 int vbd_grants_take(struct vbd_grants *g, uint32_t ref, bool write, void **page,
                     struct vbd_hold *hold);
 void vbd_grants_give(struct vbd_grants *g, const struct vbd_hold *hold);

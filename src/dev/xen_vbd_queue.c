@@ -48,7 +48,11 @@
  * In a crowd the thread also takes its processor from some vCPU when it wakes.  Best from
  * the one that rang, which has left the VM already and most often waits for the answer; to
  * take it from another costs an exit more, and that one may have been polling for the
- * answer.  The kernel wakes a thread where it slept, so it is enough to go there once. */
+ * answer.  The kernel wakes a thread where it slept, so it is enough to go there once.
+ *
+ * Another life.  With a record (xen_vbd_record.h), what a thread does that has died in another
+ * process is gone on with: what it had asked the guest for by req_event, or owed it, or was
+ * about to raise, nobody knows, so the thread looks at the ring first, and interrupts once. */
 #include "dev/xen_vbd_queue.h"
 
 #include <errno.h>
@@ -79,6 +83,7 @@
 #define LOOK_NS           2000000
 #define APART_MAX         4u
 #define BRISK_CALLS       32u
+#define RECORD_TURNS      64u       /* after so many, the counters go to the record */
 #define STACK_BYTES       ((size_t)256 * KIB)  /* no room for a huge page */
 
 struct vbd_queue {
@@ -102,6 +107,8 @@ struct vbd_queue {
     uint64_t served_ns;             /* when a vCPU's thread last had served */
     unsigned brisk;                 /* calls in a row that a polling thread would have met */
     const char *fault;              /* the ring's, for other threads */
+    unsigned record_turns;
+    struct vbd_queue_counters before;       /* of other lives */
     uint64_t interrupts, kicks, sleeps, calls, polls_hit, polls_missed;
 };
 
@@ -148,6 +155,10 @@ static int queue_open(struct vbd_queue *q, struct err *e)
         return rc;
     }
     vbd_ring_set_queue(&q->ring, q->blk);
+    if (q->ring.record.head) {
+        vbd_record_counters(&q->ring.record, &q->before);
+        q->before.ring.grants_held = 0;
+    }
     q->window.max_ns = poll_max(&q->params);
     q->owed_max_ns = max_of(exits_ns(&q->params, OWED_MAX_EXITS), (uint64_t)OWED_MIN_NS);
     return 0;
@@ -155,9 +166,28 @@ static int queue_open(struct vbd_queue *q, struct err *e)
 
 static void fault_report(struct vbd_queue *q)
 {
+    struct vbd_record_head *head = q->ring.record.head;
+
+    if (head && !head->faulted) {
+        snprintf(head->fault, sizeof(head->fault), "%s", vbd_ring_fault(&q->ring));
+        store_release(&head->faulted, 1);   /* pairs with vbd_record_fault() */
+    }
     /* pairs with vbd_queue_fault() */
     store_release(&q->fault, vbd_ring_fault(&q->ring));
     event_raise(q->params.fault_fd);
+}
+
+static void counters_record(struct vbd_queue *q)
+{
+    struct vbd_queue_counters c;
+    const uint64_t *from = (const uint64_t *)&c;
+
+    if (!q->ring.record.head)
+        return;
+    q->record_turns = 0;
+    vbd_queue_counters(q, &c);
+    for (unsigned i = 0; i < sizeof(c) / sizeof(*from); i++)
+        store_relaxed(&q->ring.record.head->counters[i], from[i]);
 }
 
 static void sent(struct vbd_queue *q, enum xen_hostport_sent what)
@@ -213,6 +243,8 @@ static unsigned queue_turn(struct vbd_queue *q)
         owed_pay(q);
     if (unlikely(vbd_ring_fault(&q->ring) && !q->fault))
         fault_report(q);
+    if (unlikely(++q->record_turns == RECORD_TURNS))
+        counters_record(q);
     return done;
 }
 
@@ -299,7 +331,7 @@ static void lent_wait(struct vbd_queue *q, bool look)
 /* What the ring holds is not for a vCPU's thread, which must not wait. */
 static bool needs_thread(const struct vbd_queue *q)
 {
-    return blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring) ||
+    return blk_queue_nr_inflight(q->blk) || vbd_ring_has_taken(&q->ring) ||
            vbd_ring_fault(&q->ring);
 }
 
@@ -371,12 +403,20 @@ static void queue_sleep(struct vbd_queue *q)
         return;
     owed_pay(q);
     count(&q->sleeps);
+    counters_record(q);
     q->looking = look;
     if (port->call && q->prompt && (!q->busy || look) && !blk_queue_nr_inflight(q->blk))
         lent_wait(q, look);
     else if (blk_queue_wait(q->blk, look ? LOOK_NS : -1))
         kick_taken(q);
     xen_hostport_woken(port);
+}
+
+static void another_life(struct vbd_queue *q)
+{
+    xen_hostport_asleep(q->params.port);
+    store_release(&q->params.port->link->pending, 1);
+    sent(q, xen_hostport_raise(q->params.port));
 }
 
 static void *queue_main(void *arg)
@@ -393,6 +433,8 @@ static void *queue_main(void *arg)
         return NULL;
     }
     sem_post(&q->started);
+    if (q->ring.record.head)
+        another_life(q);
     /* pairs with vbd_queue_stop() */
     while (!load_acquire(&q->stop)) {
         if (!queue_turn(q) && (blk_queue_dormant(q->blk) || !queue_poll(q)))
@@ -400,7 +442,7 @@ static void *queue_main(void *arg)
     }
     vbd_ring_close(&q->ring);
     blk_queue_drain(q->blk);
-    while (blk_queue_nr_inflight(q->blk) || vbd_ring_has_barrier(&q->ring)) {
+    while (blk_queue_nr_inflight(q->blk) || vbd_ring_has_taken(&q->ring)) {
         if (!queue_turn(q) && blk_queue_nr_inflight(q->blk))
             queue_sleep(q);
     }
@@ -409,6 +451,7 @@ static void *queue_main(void *arg)
     owed_pay(q);
     xen_hostport_asleep(q->params.port);
     vbd_ring_free(&q->ring);
+    counters_record(q);
     return NULL;
 }
 
@@ -467,6 +510,7 @@ void vbd_queue_counters(const struct vbd_queue *q, struct vbd_queue_counters *ou
 {
     const struct vbd_ring_counters *c = &q->ring.counters;
 
+    *out = (struct vbd_queue_counters){ .kicks = 0 };
     out->ring = (struct vbd_ring_counters){
         .requests = load_relaxed(&c->requests),
         .segments = load_relaxed(&c->segments),
@@ -482,4 +526,38 @@ void vbd_queue_counters(const struct vbd_queue *q, struct vbd_queue_counters *ou
     out->calls = load_relaxed(&q->calls);
     out->polls_hit = load_relaxed(&q->polls_hit);
     out->polls_missed = load_relaxed(&q->polls_missed);
+    if (q->ring.record.head)
+        vbd_counters_add(out, &q->before);
+}
+
+/* ---- from the record ---- */
+
+_Static_assert(sizeof(struct vbd_queue_counters) % sizeof(uint64_t) == 0 &&
+               sizeof(struct vbd_queue_counters) <= VBD_RECORD_COUNTERS_MAX * sizeof(uint64_t),
+               "counters are all of 64 bits, and the record has room for them");
+
+void vbd_record_counters(const struct vbd_record *r, struct vbd_queue_counters *out)
+{
+    uint64_t *to = (uint64_t *)out;
+
+    for (unsigned i = 0; i < sizeof(*out) / sizeof(*to); i++)
+        to[i] = load_relaxed(&r->head->counters[i]);
+}
+
+void vbd_record_fault(const struct vbd_record *r, char text[VBD_RECORD_FAULT_BYTES])
+{
+    text[0] = 0;
+    if (load_acquire(&r->head->faulted)) {      /* pairs with fault_report() */
+        memcpy(text, r->head->fault, VBD_RECORD_FAULT_BYTES - 1);
+        text[VBD_RECORD_FAULT_BYTES - 1] = 0;
+    }
+}
+
+void vbd_counters_add(struct vbd_queue_counters *sum, const struct vbd_queue_counters *c)
+{
+    uint64_t *to = (uint64_t *)sum;
+    const uint64_t *from = (const uint64_t *)c;
+
+    for (unsigned i = 0; i < sizeof(*c) / sizeof(uint64_t); i++)
+        to[i] += from[i];
 }

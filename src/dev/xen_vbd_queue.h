@@ -15,7 +15,8 @@ struct vbd_queue;
 
 struct vbd_queue_params {
     struct blk_disk *disk;
-    struct vbd_ring_params ring;        /* pages stay mapped until the queue has stopped */
+    struct vbd_ring_params ring;        /* pages stay mapped until the queue has stopped; with
+                                         * a record, it goes on where that ends */
     struct xen_hostport *port;          /* the queue's alone until then */
     uint64_t poll_max_ns;               /* longest polling before a sleep, or longer where the
                                          * guest's exits are dear; 0: none */
@@ -44,7 +45,15 @@ void vbd_queue_stop(struct vbd_queue *q, struct vbd_queue_counters *last);
 
 /* Why the ring was stopped; NULL while it runs.  Any thread. */
 const char *vbd_queue_fault(const struct vbd_queue *q);
-/* Any thread; each figure is exact, their relations need not be. */
+/* Any thread; each figure is exact, their relations need not be.  With a record, of all its
+ * lives. */
 void vbd_queue_counters(const struct vbd_queue *q, struct vbd_queue_counters *out);
+
+/* The same of a queue of another process, from its record: as of some thousand requests ago, or
+ * of when it slept last; and vbd_queue_fault(), copied to text, which then is not "". */
+void vbd_record_counters(const struct vbd_record *r, struct vbd_queue_counters *out);
+void vbd_record_fault(const struct vbd_record *r, char text[VBD_RECORD_FAULT_BYTES]);
+
+void vbd_counters_add(struct vbd_queue_counters *sum, const struct vbd_queue_counters *c);
 
 #endif

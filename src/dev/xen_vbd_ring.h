@@ -18,6 +18,7 @@
 #include "blk/queue.h"
 #include "dev/xen_vbd_abi.h"
 #include "dev/xen_vbd_grants.h"
+#include "dev/xen_vbd_record.h"
 
 #define VBD_RING_ORDER_MAX 4u
 #define VBD_RING_PAGES_MAX (1u << VBD_RING_ORDER_MAX)
@@ -41,7 +42,7 @@ struct vbd_ring {
     uint8_t *page[VBD_RING_PAGES_MAX];
     uint32_t nr_entries;                /* a power of two */
     struct vbd_slot *slot;              /* by request index */
-    struct vbd_hold *hold;              /* VBD_SEGMENTS_MAX for each */
+    struct vbd_hold *hold;              /* VBD_SEGMENTS_MAX for each: vbd_slot's .record */
 
     uint32_t req_cons;
     uint32_t rsp_prod;                  /* private; rsp_published is what the guest sees */
@@ -52,6 +53,11 @@ struct vbd_ring {
     const char *fault;                  /* why the ring was stopped; NULL: it was not */
     struct vbd_grants grants;
     struct vbd_ring_counters counters;
+    struct vbd_record record;           /* head NULL: there is none */
+    struct vbd_record_left left;        /* of another life, to be done before all else ... */
+    unsigned left_at;                   /* from here on */
+    unsigned nr_record_free, nr_answered;
+    uint16_t record_free[VBD_RECORD_ENTRIES_MAX], answered[VBD_RECORD_ENTRIES_MAX];
     struct blkif_request_segment segment[VBD_SEGMENTS_MAX];    /* of the request being judged */
 };
 
@@ -61,17 +67,18 @@ struct vbd_ring_params {
     unsigned nr_pages;                  /* a power of two up to VBD_RING_PAGES_MAX */
     struct gnttab_host *grants;
     bool persistent;
+    const struct vbd_record *record;    /* of this ring, and nobody else's now; NULL: none */
 };
 
 /* Requests a ring of nr_pages has room for. */
 uint32_t vbd_ring_nr_entries(const struct vbd_abi *abi, unsigned nr_pages);
 
-/* Continues where the shared indexes stand.  0 or -ENOMEM. */
+/* Continues where the shared indexes stand, or the record.  0 or -ENOMEM. */
 int vbd_ring_init(struct vbd_ring *r, const struct vbd_ring_params *p);
 /* The engine's queue, whose complete callback must be vbd_ring_complete with r. */
 void vbd_ring_set_queue(struct vbd_ring *r, struct blk_queue *queue);
-/* Takes no more requests; those taken still get their answers, and those that the ring holds by
- * now get an error at once: a frontend may wait for them. */
+/* Takes no more requests; those taken (in another life too) still get their answers, and those
+ * that the ring holds by now get an error at once: a frontend may wait for them. */
 void vbd_ring_close(struct vbd_ring *r);
 /* Nothing may be in flight. */
 void vbd_ring_free(struct vbd_ring *r);
@@ -81,10 +88,10 @@ void vbd_ring_free(struct vbd_ring *r);
 unsigned vbd_ring_take(struct vbd_ring *r, unsigned max);
 /* How many of the requests taken the guest has not seen answered, as it says: a hint. */
 uint32_t vbd_ring_guest_depth(const struct vbd_ring *r);
-/* Whether a barrier waits for vbd_ring_take() though the ring has nothing new. */
-static inline bool vbd_ring_has_barrier(const struct vbd_ring *r)
+/* Whether something waits for vbd_ring_take() though the ring has nothing new. */
+static inline bool vbd_ring_has_taken(const struct vbd_ring *r)
 {
-    return r->barrier != NULL;
+    return r->barrier != NULL || r->left_at < r->left.nr;
 }
 void vbd_ring_complete(void *ring, struct blk_req *req);
 

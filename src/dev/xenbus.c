@@ -105,6 +105,14 @@ void xenbus_back_error(struct xenbus_back *b, const char *text)
     node_write(b, XS_NO_TRANSACTION, b->back, "error", clean);
 }
 
+void xenbus_back_note(struct xenbus_back *b, const char *key, const char *value)
+{
+    int rc = node_write(b, XS_NO_TRANSACTION, b->back, key, value);
+
+    if (rc)
+        log_error("%s/%s cannot be written: %s", b->back, key, strerror(-rc));
+}
+
 static void back_connect(struct xenbus_back *b)
 {
     struct err e = { 0 };

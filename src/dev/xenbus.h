@@ -69,6 +69,9 @@ char *xenbus_front_read(struct xenbus_back *b, const char *key);
 int xenbus_front_read_u32(struct xenbus_back *b, const char *key, uint32_t min, uint32_t max,
                           uint32_t *out, struct err *e);
 
+/* A node of the backend's directory for operators to read, outside any transaction. */
+void xenbus_back_note(struct xenbus_back *b, const char *key, const char *value);
+
 /* Says what is wrong in the backend's "error" node and, the first few times, in
  * the log.  What is not printable ASCII becomes '?'. */
 void xenbus_back_error(struct xenbus_back *b, const char *text);

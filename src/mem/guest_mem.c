@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/num.h"
@@ -121,6 +122,43 @@ err_close:
     return ret;
 }
 
+/* Whether any byte of the region may be touched: its file can no longer be cut. */
+static int check_adopted(int fd, uint64_t size_bytes, struct err *e)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+    struct stat st;
+
+    if (seals < 0 || fstat(fd, &st))
+        return err_set(e, errno, "guest memory of another process: %s", strerror(errno));
+    if (!(seals & F_SEAL_SHRINK) || (uint64_t)st.st_size < size_bytes)
+        return err_set(e, EINVAL, "guest memory of another process: not whole, or not sealed");
+    return 0;
+}
+
+int guest_mem_adopt(struct guest_mem *m, gpa_t base, uint64_t size_bytes, int fd, struct err *e)
+{
+    uint8_t *host;
+    int ret = check_new_region(m, base, size_bytes, e);
+
+    if (!ret)
+        ret = check_adopted(fd, size_bytes, e);
+    if (ret < 0)
+        return ret;
+    fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    host = fd < 0 ? NULL : map_region(fd, base, size_bytes);
+    if (!host) {
+        ret = err_set(e, errno, "cannot map %llu KiB of guest memory: %s",
+                      (unsigned long long)(size_bytes / KIB), strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return ret;
+    }
+    m->region[m->nr_regions++] = (struct guest_mem_region){
+        .base = base, .size_bytes = size_bytes, .host = host, .memfd = fd,
+    };
+    return 0;
+}
+
 void guest_mem_free(struct guest_mem *m)
 {
     for (unsigned i = 0; i < m->nr_regions; i++) {
@@ -149,6 +187,20 @@ void *guest_mem_ptr(const struct guest_mem *m, gpa_t a, uint64_t len)
     if (!r || len > r->size_bytes - (a.v - r->base.v))
         return NULL;
     return r->host + (a.v - r->base.v);
+}
+
+int guest_mem_find(const struct guest_mem *m, const void *host, gpa_t *out)
+{
+    for (unsigned i = 0; i < m->nr_regions; i++) {
+        const struct guest_mem_region *r = &m->region[i];
+        uintptr_t offset = (uintptr_t)host - (uintptr_t)r->host;
+
+        if (offset < r->size_bytes) {
+            *out = gpa(r->base.v + offset);
+            return 0;
+        }
+    }
+    return -EFAULT;
 }
 
 /* Whether each of the len bytes at a is memory.  Adding cannot wrap: chunks end

@@ -35,11 +35,17 @@ void guest_mem_init(struct guest_mem *m);
 int guest_mem_add(struct guest_mem *m, gpa_t base, uint64_t size_bytes,
                   const char *name, bool huge, struct err *e);
 
+/* Adds memory that another process has made so: fd, a copy of which is kept.  0 or -errno. */
+int guest_mem_adopt(struct guest_mem *m, gpa_t base, uint64_t size_bytes, int fd, struct err *e);
+
 /* Unmaps and closes everything. */
 void guest_mem_free(struct guest_mem *m);
 
 /* Host pointer to len bytes at a, NULL unless all of them lie in one region. */
 void *guest_mem_ptr(const struct guest_mem *m, gpa_t a, uint64_t len);
+
+/* The other way round; -EFAULT for what is no guest memory. */
+int guest_mem_find(const struct guest_mem *m, const void *host, gpa_t *out);
 
 /* Copies across regions; 0 or -EFAULT (then nothing was copied). */
 int guest_mem_read(const struct guest_mem *m, gpa_t a, void *dst, uint64_t len);

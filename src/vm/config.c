@@ -304,6 +304,20 @@ static int read_grants(struct reading *r)
     return rc;
 }
 
+static int read_disk_backend(struct reading *r)
+{
+    const char *text;
+    int rc = xlcfg_get_text(r->x, "disk_backend", &text, r->e);
+
+    if (rc || !text)
+        return rc;
+    r->c->disks_apart = !strcmp(text, "process");
+    if (r->c->disks_apart || !strcmp(text, "Domain-0"))
+        return 0;
+    return fail(r, "disk_backend", EINVAL, "expected \"process\" or \"Domain-0\", not `%.40s'",
+                text);
+}
+
 static int read_ring(struct reading *r)
 {
     const char *text;
@@ -376,7 +390,8 @@ static int read_all(struct reading *r)
 {
     static int (*const subjects[])(struct reading *) = {
         read_type, read_name, read_uuid, read_kernel, read_memory, read_vcpus,
-        read_event_channels, read_grants, read_ring, read_actions, read_disks,
+        read_event_channels, read_grants, read_ring, read_actions, read_disk_backend,
+        read_disks,
     };
 
     warn_of_keys(r->x);

@@ -43,9 +43,10 @@ struct vm_disk {
     bool discard;               /* offer it: unless no-discard or read-only */
     bool direct_io_safe;
     bool persistent_grants;     /* offer them */
+    char *backend;              /* who serves it: "process", or the guest's own process (0,
+                                 * Domain-0); NULL: as for all disks of the guest */
     /* Asked for by some lines, but refused today: these stay NULL and false. */
     char *script;               /* script= or its deprecated prefixes */
-    char *backend;              /* backend domain */
     bool virtio;                /* specification=virtio */
     bool colo;
     bool untrusted;             /* accepted with a warning */
@@ -69,6 +70,7 @@ struct vm_config {
     unsigned max_event_channels;    /* the highest port the guest may open */
     unsigned max_grant_frames;  /* 1 .. VM_GRANT_FRAMES_MAX */
     unsigned max_grant_version; /* 1 or 2 */
+    bool disks_apart;           /* Xenolith's own key: each in a process of its own */
     unsigned max_queues;        /* Xenolith's own key: disk queues, 0: as many as vCPUs */
     struct vm_disk *disks;
     unsigned nr_disks;
@@ -96,6 +98,9 @@ int vm_config_parse(const char *text, size_t len, const char *name,
                     char *const words[], unsigned nr_words,
                     struct vm_config **out, struct err *e);
 void vm_config_free(struct vm_config *c);
+
+/* Whether a process of its own serves the disk. */
+bool vm_config_disk_apart(const struct vm_config *c, const struct vm_disk *d);
 
 /* One line of disk=[...] for a guest that runs, judged as those of a file are; to be freed with
  * vm_config_disk_free() or given to vm_config_disk_add().  0 or -errno. */

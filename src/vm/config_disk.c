@@ -8,9 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blk/disk.h"
 #include "blk/filter_options.h"
 #include "vm/disk_spec.h"
 #include "vm/xlcfg_get.h"
+
+#define BACKEND_PROCESS "process"
 
 static const char *format_name(enum vm_disk_format format)
 {
@@ -37,9 +40,10 @@ static int refuse_what_is_missing(const struct vm_disk *d, struct err *e)
     if (d->script)
         return err_set(e, EOPNOTSUPP, "%s: script=%.64s is not supported: block scripts are run by"
                        " Xen's dom0 only", d->vdev, d->script);
-    if (d->backend && strcmp(d->backend, "0") && strcmp(d->backend, "Domain-0"))
+    if (d->backend && strcmp(d->backend, "0") && strcmp(d->backend, "Domain-0") &&
+        strcmp(d->backend, BACKEND_PROCESS))
         return err_set(e, EOPNOTSUPP, "%s: backend=%.64s is not supported: Xenolith serves every"
-                       " disk itself", d->vdev, d->backend);
+                       " disk itself, or by backend=" BACKEND_PROCESS, d->vdev, d->backend);
     if (d->virtio)
         return err_set(e, EOPNOTSUPP, "%s: specification=virtio is not supported yet", d->vdev);
     if (d->colo)
@@ -181,6 +185,23 @@ int vm_config_disk_judge(struct vm_disk *d, struct err *e)
     return rc || d->format == VM_DISK_FORMAT_EMPTY ? rc : judge_driver(d, e);
 }
 
+bool vm_config_disk_apart(const struct vm_config *c, const struct vm_disk *d)
+{
+    return d->backend ? !strcmp(d->backend, BACKEND_PROCESS) : c->disks_apart;
+}
+
+/* What a process of its own cannot serve. */
+static int judge_apart(const struct vm_config *c, const struct vm_disk *d, struct err *e)
+{
+    const struct blk_spec spec = { .driver = d->driver, .filters = d->filters };
+    struct err why = { .code = 0 };
+
+    if (!vm_config_disk_apart(c, d) || !blk_disk_judge_apart(&spec, &why))
+        return 0;
+    return err_set(e, why.code, "%s: %s: %s", d->vdev, d->backend
+                   ? "backend=" BACKEND_PROCESS : "disk_backend=\"" BACKEND_PROCESS "\"", why.text);
+}
+
 static int refuse_twice(const struct vm_config *c, const struct vm_disk *d, struct err *e)
 {
     for (unsigned i = 0; i < c->nr_disks; i++) {
@@ -215,6 +236,8 @@ static int read_disk(struct vm_config *c, const struct xlcfg_value *item, struct
         vm_disk_spec_free(&d);
         return 0;
     }
+    if (!rc)
+        rc = judge_apart(c, &d, e);
     if (rc) {
         vm_disk_spec_free(&d);
         return rc;

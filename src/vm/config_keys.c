@@ -6,10 +6,10 @@
 #include "base/types.h"
 
 static const char *const honoured[] = {
-    "builder", "cmdline", "disk", "extra", "kernel", "max_event_channels", "max_grant_frames",
-    "max_grant_version", "max_queues", "maxmem", "maxvcpus", "memory", "name", "on_crash",
-    "on_poweroff", "on_reboot", "on_soft_reset", "on_watchdog", "ramdisk", "ring", "root", "type",
-    "uuid", "vcpus",
+    "builder", "cmdline", "disk", "disk_backend", "extra", "kernel", "max_event_channels",
+    "max_grant_frames", "max_grant_version", "max_queues", "maxmem", "maxvcpus", "memory",
+    "name", "on_crash", "on_poweroff", "on_reboot", "on_soft_reset", "on_watchdog", "ramdisk",
+    "ring", "root", "type", "uuid", "vcpus",
 };
 
 /* The rest of what xl of Xen 4.17 reads from a domain's file. */

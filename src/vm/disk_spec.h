@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One line of disk=[...]: xl-disk-configuration(5), with some of our own:
- * driver=, size=, quota=, pool=, reconnect=, filter= and persistent-grants.  Syntax only; what
- * Xenolith can serve is judged in config_disk.c. */
+ * driver=, size=, quota=, pool=, reconnect=, filter=, persistent-grants and backend=process.
+ * Syntax only; what Xenolith can serve is judged in config_disk.c. */
 #ifndef XENOLITH_VM_DISK_SPEC_H
 #define XENOLITH_VM_DISK_SPEC_H
 

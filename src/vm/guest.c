@@ -264,7 +264,7 @@ static int create_disks(struct vm_guest *g, struct err *e)
             .max_queues = min_of(c->max_queues ? c->max_queues : c->maxvcpus, XEN_VBD_QUEUES_MAX),
             .poll_max_ns = XEN_VBD_POLL_MAX_NS,
         },
-        .detached = disk_detached, .arg = g,
+        .config = c, .detached = disk_detached, .arg = g,
     };
     for (unsigned i = 0; i < c->nr_disks && !rc; i++) {
         rc = guest_disks_add(&g->disks, &c->disks[i], i == 0, e);

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "vm/config_disk.h"
+#include "vm/disk_process.h"
 
 static struct xen_vbd **find(struct guest_disks *g, unsigned vdev_number)
 {
@@ -92,6 +93,8 @@ int guest_disks_add(struct guest_disks *g, const struct vm_disk *d, bool bootabl
     p.cdrom = d->cdrom;
     p.bootable = bootable;
     p.persistent = d->persistent_grants;
+    if (vm_config_disk_apart(g->config, d))
+        p.apart.spawn = vm_disk_process_spawn;
     p.closed = disk_closed;
     p.arg = g;
     rc = xen_vbd_create(&p, &g->vbd[g->nr], &why);

@@ -11,6 +11,7 @@
 struct guest_disks {
     /* what all of them share; the fields of one disk are left out */
     struct xen_vbd_params common;
+    const struct vm_config *config;
     void (*detached)(void *arg, unsigned vdev_number);
     void *arg;
     struct blk_size_watch *sizes;       /* from the first disk on a block device on */

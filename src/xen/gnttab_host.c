@@ -180,3 +180,22 @@ void gnttab_host_unmap(struct gnttab_host *h, uint32_t ref, bool write)
         gnttab_entry_drop(&h->table, version, ref, (uint16_t)(GTF_IN_USE & ~holders_use(n)));
     holders_leave(holders, n);
 }
+
+void gnttab_host_settle(struct gnttab_host *h, uint32_t ref)
+{
+    unsigned version = gnttab_version(&h->table);
+    struct gnttab_host_counts *c;
+    uint64_t *holders, n;
+
+    if (ref >= gnttab_nr_refs(&h->table, version))
+        return;
+    c = load_acquire(&h->counts[ref / COUNTS_REFS]);
+    if (!c) {       /* nobody here has ever held it */
+        gnttab_entry_drop(&h->table, version, ref, GTF_IN_USE);
+        return;
+    }
+    holders = &c->holders[ref % COUNTS_REFS];
+    n = holders_enter(holders);
+    gnttab_entry_drop(&h->table, version, ref, (uint16_t)(GTF_IN_USE & ~holders_use(n)));
+    holders_leave(holders, n);
+}

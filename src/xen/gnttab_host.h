@@ -43,4 +43,8 @@ void gnttab_host_unmap(struct gnttab_host *h, uint32_t ref, bool write);
 int gnttab_host_hold(struct gnttab_host *h, domid_t by, uint32_t ref, bool write, bool copy,
                      struct gnttab_grant *grant);
 
+/* Another process held ref, or was about to, and has died: the in-use bits become what the
+ * holders in this one make of them.  Any ref, of the table or not. */
+void gnttab_host_settle(struct gnttab_host *h, uint32_t ref);
+
 #endif

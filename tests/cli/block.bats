@@ -223,3 +223,24 @@ import json, sys
 disks = json.load(sys.stdin)[0]["config"]["disks"]
 assert [d["pdev_path"] for d in disks] == ["/c \"\\ d"], disks'
 }
+
+@test "backend=process: a disk for a process of its own" {
+    create_guest g "" 'disk_backend="process"' 'disk=["/a,raw,xvda,w","/b,raw,xvdb,w,backend=0"]'
+    status 0 "$XL" block-attach -n g backend=process,vdev=xvdc,target=/c
+    has '"backend_domname": "process"'
+    status 1 "$XL" block-attach g backend=storage,vdev=xvdc,target=/c
+    has "backend=storage is not supported"
+    "$XL" list -l g | python3 -c '
+import json, sys
+config = json.load(sys.stdin)[0]["config"]
+assert config["xenolith"]["disk_backend"] == "process", config
+assert [d.get("backend_domname") for d in config["disks"]] == [None, "0"], config'
+    status 1 "$XL" create -n 'name="h"' 'kernel="/k"' memory=64 \
+        'disk=["/a,qcow2,xvda,backend=process"]'
+    has "backend=process: driver=nbd does not go with a process of its own"
+    # which nobody else is to begin
+    status 1 "$XL" disk-process
+    has "is for guests' processes to start"
+    status 0 "$XL" help
+    ! has "disk-process"
+}

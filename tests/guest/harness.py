@@ -4,6 +4,9 @@
 Nothing here limits how fast a guest must be.  HANG_S only ends a test whose guest has
 fallen silent, SPIN_S one whose guest talks on and never says what is waited for, both
 long after anything that works would have answered.
+
+XENOLITH_TEST_DISK_BACKEND=process has every disk served by a process of its own, which those
+of test_images.py cannot be.
 """
 import json
 import os
@@ -184,7 +187,8 @@ class Guest:
         config = {"name": name, "kernel": str(world.files / "kernel/vmlinuz"),
                   "ramdisk": str(initrd), "memory": memory, "vcpus": vcpus,
                   "cmdline": f"console=hvc0 loglevel=4 panic=-1 {words}".strip(),
-                  "disk": disks, **keys}
+                  "disk": disks, "disk_backend": os.environ.get("XENOLITH_TEST_DISK_BACKEND"),
+                  **keys}
         self.config = world.path(f"{name}.cfg")
         # JSON's strings, numbers and lists are xl.cfg's too
         self.config.write_text("".join(f"{key} = {json.dumps(value)}\n"

@@ -214,7 +214,7 @@ static inline void front_sleep(struct front *f)
 
     poll(&p, 1, -1);
     assert_int_equal(read(f->port.irq_fd, &n, sizeof(n)), sizeof(n));
-    swap_acq_rel(&f->link.pending, 0);
+    swap_acq_rel(&f->port.link->pending, 0);
 }
 
 /* A request whose nr segments are whole pages from first_page on, granted. */

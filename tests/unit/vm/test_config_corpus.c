@@ -42,7 +42,7 @@ static char *slurp(const struct corpus_case *t, const char *suffix, size_t *len)
     return text;
 }
 
-static void print_disk(FILE *out, const struct vm_disk *d)
+static void print_disk(FILE *out, const struct vm_config *c, const struct vm_disk *d)
 {
     fprintf(out, "disk %s=%#x line=%u driver=%s target=%s", d->vdev, d->vdev_number, d->line,
             d->driver, d->target);
@@ -58,10 +58,11 @@ static void print_disk(FILE *out, const struct vm_disk *d)
         fprintf(out, " reconnect=%u", d->reconnect_s);
     if (d->filters)
         fprintf(out, " filters=%s", d->filters);
-    fprintf(out, "%s%s%s%s%s%s\n", d->readonly ? " readonly" : "",
+    fprintf(out, "%s%s%s%s%s%s%s\n", d->readonly ? " readonly" : "",
             d->shared_write ? " shared" : "", d->cdrom ? " cdrom" : "",
             d->discard ? " discard" : "", d->direct_io_safe ? " direct-io-safe" : "",
-            d->persistent_grants ? " persistent-grants" : "");
+            d->persistent_grants ? " persistent-grants" : "",
+            vm_config_disk_apart(c, d) ? " apart" : "");
 }
 
 static void print_config(FILE *out, const struct vm_config *c)
@@ -89,7 +90,7 @@ static void print_config(FILE *out, const struct vm_config *c)
             actions[c->on_poweroff], actions[c->on_reboot], actions[c->on_watchdog],
             actions[c->on_crash], actions[c->on_soft_reset]);
     for (unsigned i = 0; i < c->nr_disks; i++)
-        print_disk(out, &c->disks[i]);
+        print_disk(out, c, &c->disks[i]);
 }
 
 /* Warnings, then the error or the configuration; the caller frees. */
