@@ -16,7 +16,8 @@
 #define BATCH      64u              /* calls between two looks at the clock */
 #define MULTICALLS 32u
 
-static uint8_t *page;               /* arguments, or what page tables are changed to map */
+static uint8_t *page;               /* arguments, or what page tables are changed to map ... */
+static uint64_t page_entry, page_entry_maddr;       /* ... by this, there */
 static uint32_t port;
 
 static void none(void)
@@ -77,16 +78,17 @@ static void gnttab_query_size(void)
 
 static void mmu_update(void)
 {
-    uint64_t maddr = pv_pte_maddr((uint64_t)page, 1);
+    CHECK_EQ(pv_mmu_update(page_entry_maddr, page_entry), 0);
+}
 
-    CHECK_EQ(pv_mmu_update(maddr | MMU_PT_UPDATE_PRESERVE_AD,
-                           pv_mfn(page) << 12 | PTE_P | PTE_W | PTE_A | PTE_D), 0);
+static void mmu_update_preserve_ad(void)
+{
+    CHECK_EQ(pv_mmu_update(page_entry_maddr | MMU_PT_UPDATE_PRESERVE_AD, page_entry), 0);
 }
 
 static void update_va_mapping(void)
 {
-    CHECK_EQ(PV_CALL(update_va_mapping, page, pv_mfn(page) << 12 | PTE_P | PTE_W, UVMF_INVLPG),
-             0);
+    CHECK_EQ(PV_CALL(update_va_mapping, page, page_entry, UVMF_INVLPG), 0);
 }
 
 static void tlb_flush_local(void)
@@ -186,6 +188,7 @@ static const struct call {
     { "current-reservation", current_reservation },
     { "gnttab-query-size", gnttab_query_size },
     { "mmu-update", mmu_update },
+    { "mmu-update-preserve-ad", mmu_update_preserve_ad },
     { "update-va-mapping", update_va_mapping },
     { "tlb-flush-local", tlb_flush_local },
     { "fpu-taskswitch", fpu_taskswitch },
@@ -220,6 +223,8 @@ static uint64_t run_for(const struct call *call, uint64_t ns, uint64_t *least_ps
 void test_main(void)
 {
     page = pv_page();
+    page_entry = pv_mfn(page) << PAGE_SHIFT | PTE_P | PTE_W | PTE_A | PTE_D;
+    page_entry_maddr = pv_pte_maddr((uint64_t)page, 1);
     for (unsigned i = 0; i < array_size(calls); i++) {
         const struct call *call = &calls[i];
         uint64_t n, ps;

@@ -139,7 +139,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     do {
         vbd_ring_take(r, 1);
         watched_finish_held(&m.watched, q);
-    } while (blk_queue_nr_inflight(q) || vbd_ring_has_barrier(r));
+    } while (blk_queue_nr_inflight(q) || vbd_ring_has_taken(r));
     vbd_ring_publish(r);
     require(r->rsp_prod == r->req_cons);
     require((uint32_t)(r->req_cons - start) == (uint32_t)r->counters.requests);
