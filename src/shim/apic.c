@@ -27,13 +27,6 @@ void apic_eoi(struct shim_vcpu *v)
     wrmsr(MSR_X2APIC_EOI, 0);
 }
 
-void apic_put_off(struct shim_vcpu *v, unsigned vector)
-{
-    v->status->traps[SHIM_TRAP_MASKED]++;
-    apic_eoi(v);
-    wrmsr(MSR_X2APIC_SELF_IPI, vector);
-}
-
 void apic_ipi(unsigned vcpu, unsigned vector)
 {
     shim_vcpu_current()->status->traps[SHIM_TRAP_IPI]++;

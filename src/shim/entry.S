@@ -116,11 +116,9 @@ trap_common:
     jmp return_iret
 
 /* No interrupt should find the shim with the guest's stack pointer, as it is around
- * SYSCALL and SYSRET: they are masked there.  QEMU's emulation of SVM does it all the
- * same, now and then: what VMRUN injects stays behind as an exception that is pending, and may
- * be delivered once more when the emulator next leaves its loop.  There is no vCPU to be found
- * from that stack, so it is put off: ended for the local APIC, and sent to ourselves again.  So
- * is what comes while the shim is at work, by apic_put_off(). */
+ * SYSCALL and SYSRET: they are masked there.  QEMU 7.2's emulation of SVM does it all the
+ * same, now and then.  There is no vCPU to be found from that stack, so it is put off:
+ * ended for the local APIC, and sent to ourselves again. */
 interrupt_common:
     SAVE_REGS
     lea vcpu_areas(%rip), %rax

@@ -324,8 +324,6 @@ void event_attend(struct shim_vcpu *v);
 void apic_init(struct shim_vcpu *v);
 void apic_eoi(struct shim_vcpu *v);
 void apic_ipi(unsigned vcpu, unsigned vector);
-/* The interrupt being served came though interrupts are masked: let it come again. */
-void apic_put_off(struct shim_vcpu *v, unsigned vector);
 
 /* time.c */
 uint64_t time_now_ns(void);

@@ -73,12 +73,6 @@ static void trap_in_shim(struct shim_vcpu *v, struct shim_regs *r)
     unsigned vector = (unsigned)r->vector;
 
     if (vector >= VECTOR_FIRST_EXTERNAL) {
-        /* Masked, and here all the same: entry.S says how.  Whoever was interrupted may hold the
-         * lock that serving it takes. */
-        if (unlikely(!(r->rflags & RFLAGS_IF))) {
-            apic_put_off(v, vector);
-            return;
-        }
         halt_is_over(r);
         event_interrupt(v, vector);
         return;
